@@ -1,1 +1,5 @@
-//! placeholder
+//! Shoal's node.
+
+pub mod clock;
+pub mod metrics;
+pub mod tasks;

@@ -1,0 +1,422 @@
+//! Every metric's name, unit and labels; one handle struct a subsystem. Children of labelled
+//! metrics are resolved once, here: a request touches atomics only. Label values are closed enums
+//! or configured names, never input.
+//!
+//! Names follow the Prometheus conventions: `shoal_` prefix, base units, `_total` for counters.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+
+/// Where the bytes of a response came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// This node's memory.
+    Memory,
+    /// This node's disk.
+    Disk,
+    /// Another node.
+    Peer,
+    /// The origin, to be cached.
+    Origin,
+    /// The origin, passed through uncached.
+    Pass,
+    /// Made here: errors, `304`.
+    Edge,
+}
+
+impl Tier {
+    /// All tiers, in the order of the read path.
+    pub const ALL: [Self; 6] =
+        [Self::Memory, Self::Disk, Self::Peer, Self::Origin, Self::Pass, Self::Edge];
+
+    /// Its name in labels, `Cache-Status` and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Peer => "peer",
+            Self::Origin => "origin",
+            Self::Pass => "pass",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+/// One counter a tier.
+#[derive(Clone, Debug)]
+pub struct PerTier([IntCounter; Tier::ALL.len()]);
+
+impl PerTier {
+    fn new(vec: &IntCounterVec) -> Self {
+        Self(Tier::ALL.map(|tier| vec.with_label_values(&[tier.name()])))
+    }
+
+    /// The tier's counter.
+    pub fn of(&self, tier: Tier) -> &IntCounter {
+        &self.0[tier as usize]
+    }
+}
+
+/// The process's registry. Registration of a name twice is a fault found at start-up.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// A registry with the `process_*` metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process))?;
+        Ok(Self { registry })
+    }
+
+    /// The registry in the Prometheus text format.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        self.registry.register(Box::new(counter.clone()))?;
+        Ok(counter)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
+    }
+
+    fn counters(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntCounterVec, prometheus::Error> {
+        let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+        self.registry.register(Box::new(counters.clone()))?;
+        Ok(counters)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+    ) -> Result<Histogram, prometheus::Error> {
+        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+        let histogram = Histogram::with_opts(options)?;
+        self.registry.register(Box::new(histogram.clone()))?;
+        Ok(histogram)
+    }
+}
+
+/// Seconds, from a memory hit to a stalled origin.
+const LATENCY_S: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// The edge's metrics.
+#[derive(Clone, Debug)]
+pub struct EdgeMetrics {
+    /// Requests answered, by the tier that answered.
+    pub requests: PerTier,
+    /// Body bytes sent to clients, by the tier they came from.
+    pub response_bytes: PerTier,
+    /// Requests answered with a status of 500 or more that Shoal made itself.
+    pub errors: IntCounter,
+    /// Client connections open now.
+    pub connections: IntGauge,
+    /// Seconds from a request's arrival to its response head.
+    pub first_byte_seconds: Histogram,
+}
+
+impl EdgeMetrics {
+    /// Registers the edge's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        let requests = m.counters(
+            "shoal_edge_requests_total",
+            "Requests answered, by the tier that answered.",
+            "tier",
+        )?;
+        let bytes = m.counters(
+            "shoal_edge_response_bytes_total",
+            "Body bytes sent to clients, by the tier they came from.",
+            "tier",
+        )?;
+        Ok(Self {
+            requests: PerTier::new(&requests),
+            response_bytes: PerTier::new(&bytes),
+            errors: m.counter(
+                "shoal_edge_errors_total",
+                "Requests answered with a status of 500 or more that Shoal made itself.",
+            )?,
+            connections: m.gauge("shoal_edge_connections", "Client connections open now.")?,
+            first_byte_seconds: m.histogram(
+                "shoal_edge_first_byte_seconds",
+                "Seconds from a request's arrival to its response head.",
+                &LATENCY_S,
+            )?,
+        })
+    }
+}
+
+/// Metrics of fills and of the origin.
+#[derive(Clone, Debug)]
+pub struct OriginMetrics {
+    /// Requests sent to origins.
+    pub requests: IntCounter,
+    /// Body bytes received from origins, cached or passed through.
+    pub bytes: IntCounter,
+    /// Requests to origins that failed: not reached, timed out, broken off.
+    pub failures: IntCounter,
+    /// Responses `304 Not Modified` from origins.
+    pub not_modified: IntCounter,
+    /// Fills begun.
+    pub fills: IntCounter,
+    /// Fills taken over from a filler that was lost.
+    pub fills_resumed: IntCounter,
+}
+
+impl OriginMetrics {
+    /// Registers the origin's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            requests: m.counter("shoal_origin_requests_total", "Requests sent to origins.")?,
+            bytes: m.counter(
+                "shoal_origin_bytes_total",
+                "Body bytes received from origins, cached or passed through.",
+            )?,
+            failures: m.counter(
+                "shoal_origin_failures_total",
+                "Requests to origins that failed: not reached, timed out, broken off.",
+            )?,
+            not_modified: m.counter(
+                "shoal_origin_not_modified_total",
+                "Responses 304 Not Modified from origins.",
+            )?,
+            fills: m.counter("shoal_fills_total", "Fills begun.")?,
+            fills_resumed: m.counter(
+                "shoal_fills_resumed_total",
+                "Fills taken over from a filler that was lost.",
+            )?,
+        })
+    }
+}
+
+/// Metrics of the traffic between peers.
+#[derive(Clone, Debug)]
+pub struct TransferMetrics {
+    /// Verified chunk bytes received from peers.
+    pub bytes_in: IntCounter,
+    /// Chunk bytes sent to peers.
+    pub bytes_out: IntCounter,
+    /// Chunks from peers that did not match their hash.
+    pub bad_chunks: IntCounter,
+    /// Requests to peers that failed and were taken elsewhere.
+    pub failures: IntCounter,
+    /// Copies taken at another node's request.
+    pub copies_taken: IntCounter,
+    /// Streams to peers open now.
+    pub uploads: IntGauge,
+}
+
+impl TransferMetrics {
+    /// Registers the transfer metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        let bytes = m.counters(
+            "shoal_peer_bytes_total",
+            "Chunk bytes exchanged with peers, by direction (in: received and verified).",
+            "direction",
+        )?;
+        Ok(Self {
+            bytes_in: bytes.with_label_values(&["in"]),
+            bytes_out: bytes.with_label_values(&["out"]),
+            bad_chunks: m.counter(
+                "shoal_peer_bad_chunks_total",
+                "Chunks from peers that did not match their hash.",
+            )?,
+            failures: m.counter(
+                "shoal_peer_failures_total",
+                "Requests to peers that failed and were taken elsewhere.",
+            )?,
+            copies_taken: m.counter(
+                "shoal_peer_copies_taken_total",
+                "Copies of objects taken at another node's request.",
+            )?,
+            uploads: m.gauge("shoal_peer_uploads", "Streams to peers open now.")?,
+        })
+    }
+}
+
+/// Metrics of the store.
+#[derive(Clone, Debug)]
+pub struct StoreMetrics {
+    /// Body bytes on disk.
+    pub bytes: IntGauge,
+    /// The byte budget.
+    pub budget_bytes: IntGauge,
+    /// Objects stored whole.
+    pub objects: IntGauge,
+    /// Body bytes held in the memory tier.
+    pub memory_bytes: IntGauge,
+    /// Objects evicted.
+    pub evictions: IntCounter,
+    /// Body bytes evicted.
+    pub evicted_bytes: IntCounter,
+    /// Stored chunks that did not match their hash when read.
+    pub corrupt_chunks: IntCounter,
+}
+
+impl StoreMetrics {
+    /// Registers the store's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            bytes: m.gauge("shoal_store_bytes", "Body bytes on disk.")?,
+            budget_bytes: m.gauge("shoal_store_budget_bytes", "The store's byte budget.")?,
+            objects: m.gauge("shoal_store_objects", "Objects stored whole.")?,
+            memory_bytes: m
+                .gauge("shoal_store_memory_bytes", "Body bytes held in the memory tier.")?,
+            evictions: m.counter("shoal_store_evictions_total", "Objects evicted.")?,
+            evicted_bytes: m.counter("shoal_store_evicted_bytes_total", "Body bytes evicted.")?,
+            corrupt_chunks: m.counter(
+                "shoal_store_corrupt_chunks_total",
+                "Stored chunks that did not match their hash when read.",
+            )?,
+        })
+    }
+}
+
+/// Metrics of a node's session with the tier.
+#[derive(Clone, Debug)]
+pub struct DirectoryMetrics {
+    /// 1 while the session lease holds.
+    pub session: IntGauge,
+    /// Sessions begun.
+    pub sessions: IntCounter,
+    /// Requests to super-nodes that failed and were sent to another.
+    pub failures: IntCounter,
+    /// The newest fence position that this node has applied.
+    pub fence_position: IntGauge,
+}
+
+impl DirectoryMetrics {
+    /// Registers the directory's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            session: m.gauge("shoal_session_up", "1 while the session lease holds.")?,
+            sessions: m.counter("shoal_sessions_begun_total", "Sessions begun.")?,
+            failures: m.counter(
+                "shoal_directory_failures_total",
+                "Requests to super-nodes that failed and were sent to another.",
+            )?,
+            fence_position: m.gauge(
+                "shoal_fence_position",
+                "The newest fence position that this node has applied.",
+            )?,
+        })
+    }
+}
+
+/// Metrics of a super-node.
+#[derive(Clone, Debug)]
+pub struct IndexMetrics {
+    /// The last applied position.
+    pub applied_position: IntGauge,
+    /// The current term.
+    pub term: IntGauge,
+    /// 1 while this super-node leads.
+    pub leader: IntGauge,
+    /// Changes of leader seen.
+    pub leader_changes: IntCounter,
+    /// Commands applied.
+    pub commands: IntCounter,
+    /// Batches proposed.
+    pub batches: IntCounter,
+    /// Fill leases held in this home's memory.
+    pub leases: IntGauge,
+    /// Fill leases given.
+    pub leases_given: IntCounter,
+    /// Sessions open now.
+    pub sessions: IntGauge,
+    /// Object heads in the index.
+    pub heads: IntGauge,
+    /// Seconds to append and sync entries to the log.
+    pub sync_seconds: Histogram,
+}
+
+impl IndexMetrics {
+    /// Registers a super-node's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            applied_position: m
+                .gauge("shoal_index_applied_position", "The last applied position.")?,
+            term: m.gauge("shoal_index_term", "The current term.")?,
+            leader: m.gauge("shoal_index_leader", "1 while this super-node leads.")?,
+            leader_changes: m
+                .counter("shoal_index_leader_changes_total", "Changes of leader seen.")?,
+            commands: m.counter("shoal_index_commands_total", "Commands applied.")?,
+            batches: m.counter("shoal_index_batches_total", "Batches proposed.")?,
+            leases: m.gauge("shoal_index_leases", "Fill leases in this home's memory.")?,
+            leases_given: m.counter("shoal_index_leases_given_total", "Fill leases given.")?,
+            sessions: m.gauge("shoal_index_sessions", "Sessions open now.")?,
+            heads: m.gauge("shoal_index_heads", "Object heads in the index.")?,
+            sync_seconds: m.histogram(
+                "shoal_index_sync_seconds",
+                "Seconds to append and sync entries to the log.",
+                &LATENCY_S,
+            )?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_names_are_distinct_and_prefixed() {
+        let m = Metrics::new().unwrap();
+        let edge = EdgeMetrics::new(&m).unwrap();
+        OriginMetrics::new(&m).unwrap();
+        TransferMetrics::new(&m).unwrap();
+        StoreMetrics::new(&m).unwrap();
+        DirectoryMetrics::new(&m).unwrap();
+        IndexMetrics::new(&m).unwrap();
+        edge.requests.of(Tier::Peer).inc();
+        let text = String::from_utf8(m.text().unwrap()).unwrap();
+        assert!(text.contains("shoal_edge_requests_total{tier=\"peer\"} 1"), "{text}");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(line.starts_with("shoal_") || line.starts_with("process_"), "{line}");
+        }
+    }
+}
