@@ -1,0 +1,156 @@
+//! What the edge asks of [`super::Fetcher`], and what it gets.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use http::{HeaderMap, Method, StatusCode};
+use shoal_proto::{ObjectHead, ObjectKey};
+
+use crate::metrics::Tier;
+use crate::policy::site::Site;
+
+/// A request for a cacheable response (always answered from a `GET`; `HEAD` differs at the edge).
+#[derive(Clone, Debug)]
+pub struct FetchRequest {
+    /// The site that the host selected.
+    pub site: Arc<Site>,
+    /// The key.
+    pub key: ObjectKey,
+    /// `GET` or `HEAD`.
+    pub method: Method,
+    /// Path and query, exactly as the client sent them.
+    pub target: String,
+    /// End-to-end request headers for the origin, without conditionals and `Range`.
+    pub headers: HeaderMap,
+    /// The client's `Authorization` was present (RFC 9111 section 3.5).
+    pub authorized: bool,
+}
+
+/// What a fetch came to.
+#[derive(Debug)]
+pub enum Fetched {
+    /// A stored object, or one being filled.
+    Object(FetchedObject),
+    /// The origin's answer, passed through uncached.
+    Pass(OriginResponse),
+}
+
+/// How the cache came by the object: the words of RFC 9211.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Fresh here: `hit`.
+    Hit,
+    /// Stale, served under `stale-if-error` or its like: `hit` with a negative `ttl`.
+    Stale,
+    /// Not here, found elsewhere in the cluster or at the origin: `fwd=uri-miss`.
+    Miss,
+    /// As [`Lookup::Miss`], waiting with others for one fill: `fwd=uri-miss; collapsed`.
+    Collapsed,
+    /// Stale here, validated: `fwd=stale; fwd-status=304`.
+    Revalidated,
+    /// Stale here, replaced: `fwd=stale`.
+    Replaced,
+}
+
+/// An object's head and the promise of its body.
+pub struct FetchedObject {
+    /// Status, headers, length, freshness.
+    pub head: Arc<ObjectHead>,
+    /// Where the body comes from.
+    pub tier: Tier,
+    /// How it was found.
+    pub lookup: Lookup,
+    pub(crate) body: Box<dyn FnOnce(Option<Range<u64>>) -> BodyStream + Send>,
+}
+
+impl FetchedObject {
+    /// An object whose body, or the given byte range of it, `body` will stream.
+    pub fn new(
+        head: Arc<ObjectHead>,
+        tier: Tier,
+        lookup: Lookup,
+        body: impl FnOnce(Option<Range<u64>>) -> BodyStream + Send + 'static,
+    ) -> Self {
+        Self { head, tier, lookup, body: Box::new(body) }
+    }
+
+    /// The body, or the bytes of `range` (half open, within the length). A stream that ends early
+    /// always ends in an error: the client's connection is then cut.
+    pub fn into_body(self, range: Option<Range<u64>>) -> BodyStream {
+        (self.body)(range)
+    }
+}
+
+impl std::fmt::Debug for FetchedObject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FetchedObject")
+            .field("head", &self.head)
+            .field("tier", &self.tier)
+            .field("lookup", &self.lookup)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A response streamed straight from the origin: end-to-end headers only.
+pub struct OriginResponse {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its end-to-end headers.
+    pub headers: HeaderMap,
+    /// `Content-Length`, where the origin declared it.
+    pub length: Option<u64>,
+    /// Its body, with back-pressure.
+    pub body: BodyStream,
+}
+
+impl std::fmt::Debug for OriginResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OriginResponse")
+            .field("status", &self.status)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Body bytes, in order.
+pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
+
+/// Why a body broke off.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the body broke off: {0}")]
+pub struct BodyError(pub String);
+
+/// Why there is no response at all.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FetchError {
+    /// The origin could not be reached or broke off before its head: 502.
+    #[error("origin {origin} could not be reached: {reason}")]
+    Unreachable {
+        /// The origin's base URL.
+        origin: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The origin did not answer in time: 504.
+    #[error("origin {origin} sent no response head within {waited_ms} ms")]
+    Timeout {
+        /// The origin's base URL.
+        origin: String,
+        /// How long was waited, in milliseconds.
+        waited_ms: u64,
+    },
+    /// The origin's answer cannot be trusted (framing, lengths): 502.
+    #[error("origin {origin} sent a malformed response: {reason}")]
+    Malformed {
+        /// The origin's base URL.
+        origin: String,
+        /// What was wrong with it.
+        reason: String,
+    },
+    /// The node is shutting down: 503.
+    #[error("the node is shutting down")]
+    Closed,
+}
