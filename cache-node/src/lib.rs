@@ -1,5 +1,8 @@
 //! Shoal's node.
 
 pub mod clock;
+pub mod membership;
 pub mod metrics;
+pub mod rpc;
 pub mod tasks;
+pub mod tls;

@@ -1,0 +1,117 @@
+//! Mutual TLS between members. A member's certificate names it twice: by [`MEMBER_NAME`], which
+//! every member carries, and by its own name under [`node_name`]. Callers check the name they mean;
+//! servers check a caller's claim against its certificate by [`claims_name`].
+//!
+//! Plain text exists only as [`Security::Insecure`], which configuration must ask for by name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls_pki_types::{CertificateDer, ServerName};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+
+/// The name that every member's certificate carries.
+pub const MEMBER_NAME: &str = "member.shoal.internal";
+const NODE_SUFFIX: &str = "node.shoal.internal";
+
+/// The certificate name of the member called `name`.
+pub fn node_name(name: &str) -> String {
+    format!("{name}.{NODE_SUFFIX}")
+}
+
+/// Files of a member's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The cluster's certificate authority, PEM.
+    pub ca: PathBuf,
+    /// This member's certificate, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// A file of the identity that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {}: {source}; expected a readable PEM file", path.display())]
+pub struct TlsError {
+    what: &'static str,
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+/// How members speak to one another.
+#[derive(Clone)]
+pub enum Security {
+    /// Both sides prove who they are.
+    Mutual(Arc<MemberIdentity>),
+    /// Plain text, identities unchecked: for experiments, by explicit choice.
+    Insecure,
+}
+
+/// A member's certificate, key and authority.
+pub struct MemberIdentity {
+    ca: Certificate,
+    identity: Identity,
+}
+
+impl std::fmt::Debug for Security {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mutual(_) => "Mutual",
+            Self::Insecure => "Insecure",
+        })
+    }
+}
+
+impl Security {
+    /// Mutual TLS with the identity in these files.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn from_files(files: &TlsFiles) -> Result<Self, TlsError> {
+        let read = |what, path: &Path| {
+            std::fs::read(path).map_err(|source| TlsError { what, path: path.to_owned(), source })
+        };
+        let ca = Certificate::from_pem(read("tls.ca", &files.ca)?);
+        let cert = read("tls.cert", &files.cert)?;
+        let key = read("tls.key", &files.key)?;
+        let identity = Identity::from_pem(cert, key);
+        Ok(Self::Mutual(Arc::new(MemberIdentity { ca, identity })))
+    }
+
+    /// The server's side; `None` for plain text.
+    pub fn server(&self) -> Option<ServerTlsConfig> {
+        match self {
+            Self::Insecure => None,
+            Self::Mutual(member) => Some(
+                ServerTlsConfig::new()
+                    .identity(member.identity.clone())
+                    .client_ca_root(member.ca.clone()),
+            ),
+        }
+    }
+
+    /// The client's side, expecting the member called `name`, or any member; `None` for plain text.
+    pub fn client(&self, name: Option<&str>) -> Option<ClientTlsConfig> {
+        match self {
+            Self::Insecure => None,
+            Self::Mutual(member) => Some(
+                ClientTlsConfig::new()
+                    .identity(member.identity.clone())
+                    .ca_certificate(member.ca.clone())
+                    .domain_name(name.map_or_else(|| MEMBER_NAME.to_owned(), node_name)),
+            ),
+        }
+    }
+}
+
+/// Whether the caller's first certificate is that of the member called `name`.
+pub fn claims_name(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok(end_entity) = webpki::EndEntityCert::try_from(certificate) else {
+        return false;
+    };
+    let Ok(server_name) = ServerName::try_from(node_name(name)) else {
+        return false;
+    };
+    end_entity.verify_is_valid_for_subject_name(&server_name).is_ok()
+}
