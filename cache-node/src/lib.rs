@@ -1,6 +1,7 @@
 //! Shoal's node.
 
 pub mod clock;
+pub mod directory;
 pub mod membership;
 pub mod metrics;
 pub mod rpc;

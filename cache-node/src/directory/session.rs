@@ -1,0 +1,211 @@
+//! The session with the tier: heartbeats up; view, fences and the session lease down. One session
+//! at a time, with any super-node; when it breaks, the next one is tried at once.
+//!
+//! Invariant: the lease is counted from the moment a heartbeat was *sent*, so that this node never
+//! believes in it longer than the super-node does.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use shoal_proto::limits::{HEARTBEAT_MS, RPC_DEADLINE_MS};
+use shoal_proto::wire::v1::{self, session_down::Event as Down, session_up::Event as Up};
+use shoal_proto::{ClusterId, ErrorKind, RpcError};
+use tokio::sync::{mpsc, watch};
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use super::fences::FenceTable;
+use crate::clock;
+use crate::membership::{ClusterView, Role};
+use crate::metrics::DirectoryMetrics;
+use crate::rpc::Channels;
+use shoal_proto::wire::v1::index_client::IndexClient;
+
+/// Messages waiting to go up.
+const UP_QUEUE_MAX: usize = 16;
+/// Heartbeats without an answer before another super-node is tried.
+const UNANSWERED_MAX: usize = 4;
+/// Pause after every known super-node was tried in vain.
+const ROUND_PAUSE_MS: u64 = 200;
+
+/// What the session keeps up to date for everybody else.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) view: watch::Sender<ClusterView>,
+    pub(super) fences: RwLock<FenceTable>,
+    pub(super) lease_until: Mutex<Option<Instant>>,
+    pub(super) welcomed: watch::Sender<bool>,
+    pub(super) metrics: DirectoryMetrics,
+}
+
+impl Shared {
+    pub(super) fn lease_holds(&self) -> bool {
+        let until = *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let holds = until.is_some_and(|until| clock::monotonic() < until);
+        self.metrics.session.set(i64::from(holds));
+        holds
+    }
+
+    fn extend_lease(&self, until: Instant) {
+        let mut lease = self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *lease = Some(lease.map_or(until, |now| now.max(until)));
+    }
+
+    fn take_view(&self, wire: v1::View) -> Result<(), RpcError> {
+        let view = ClusterView::try_from(wire)?;
+        self.view.send_if_modified(|current| {
+            let newer = view.epoch >= current.epoch && *current != view;
+            if newer {
+                *current = view;
+            }
+            newer
+        });
+        Ok(())
+    }
+
+    fn take_fences(&self, batch: &v1::FenceBatch) -> u64 {
+        let mut fences = self.fences.write().unwrap_or_else(PoisonError::into_inner);
+        batch.fences.iter().for_each(|fence| fences.add(fence));
+        fences.advance(batch.position);
+        let position = fences.position();
+        self.metrics.fence_position.set(i64::try_from(position).unwrap_or(i64::MAX));
+        position
+    }
+}
+
+/// What a session needs to introduce this node.
+pub(super) struct Agent {
+    pub(super) cluster: ClusterId,
+    pub(super) me: v1::NodeInfo,
+    /// Addresses of super-nodes, from configuration.
+    pub(super) seeds: Vec<String>,
+    pub(super) channels: Channels,
+    pub(super) stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Agent {
+    /// Keeps a session for as long as it is polled.
+    pub(super) async fn run(self) {
+        loop {
+            for (address, name) in self.super_nodes() {
+                if let Err(error) = self.session(&address, &name).await {
+                    tracing::debug!(address, %error, "no session with this super-node");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(ROUND_PAUSE_MS)).await;
+        }
+    }
+
+    /// Whom to try, in order: live voters of the view, then the configured addresses. Each node
+    /// starts at another place, so that sessions spread over the tier.
+    fn super_nodes(&self) -> Vec<(String, String)> {
+        let view = self.shared.view.borrow().clone();
+        let known = view.members.iter().filter(|m| m.role == Role::Super && m.up);
+        let mut all: Vec<_> = known.map(|m| (m.cluster_address.clone(), m.name.clone())).collect();
+        for seed in &self.seeds {
+            if !all.iter().any(|(address, _)| address == seed) {
+                all.push((seed.clone(), String::new()));
+            }
+        }
+        if !all.is_empty() {
+            let first = self.me.node_id % all.len() as u64;
+            all.rotate_left(first as usize);
+        }
+        all
+    }
+
+    async fn session(&self, address: &str, name: &str) -> Result<(), RpcError> {
+        let channel: Channel = self.channels.to(address, name)?;
+        let (up, queue) = mpsc::channel(UP_QUEUE_MAX);
+        let fence_position =
+            self.shared.fences.read().unwrap_or_else(PoisonError::into_inner).position();
+        let hello = v1::Hello {
+            cluster_id: self.cluster.to_string(),
+            node: Some(self.me.clone()),
+            fence_position,
+        };
+        let sent_at = clock::monotonic();
+        send(&up, Up::Hello(hello)).await?;
+        let outgoing = tokio_stream::wrappers::ReceiverStream::new(queue);
+        let mut client =
+            IndexClient::new(channel).max_decoding_message_size(crate::rpc::MESSAGE_BYTES_MAX);
+        let deadline = Duration::from_millis(RPC_DEADLINE_MS);
+        let mut down = crate::rpc::with_deadline(deadline, client.session(outgoing)).await?;
+        let welcome = match tokio::time::timeout(deadline, next(&mut down)).await {
+            Ok(first) => first?,
+            Err(_) => return Err(RpcError::new(ErrorKind::Retry, "no welcome in time")),
+        };
+        let Down::Welcome(welcome) = welcome else {
+            return Err(RpcError::new(ErrorKind::Bug, "a session began without a welcome"));
+        };
+        let lease = Duration::from_millis(u64::from(welcome.lease_ms));
+        if let Some(view) = welcome.view {
+            self.shared.take_view(view)?;
+        }
+        self.shared.take_fences(&welcome.fences.unwrap_or_default());
+        self.shared.extend_lease(sent_at + lease);
+        self.shared.metrics.sessions.inc();
+        self.shared.welcomed.send_replace(true);
+        tracing::info!(address, session = welcome.session_id, "session begun");
+        self.keep(&up, &mut down, lease).await
+    }
+
+    async fn keep(
+        &self,
+        up: &mpsc::Sender<v1::SessionUp>,
+        down: &mut Streaming<v1::SessionDown>,
+        lease: Duration,
+    ) -> Result<(), RpcError> {
+        let mut beat = tokio::time::interval(Duration::from_millis(u64::from(HEARTBEAT_MS)));
+        let mut unanswered: VecDeque<(u64, Instant)> = VecDeque::new();
+        let mut sequence = 0u64;
+        loop {
+            tokio::select! {
+                _ = beat.tick() => {
+                    if unanswered.len() >= UNANSWERED_MAX {
+                        return Err(RpcError::new(ErrorKind::Retry, "heartbeats are not answered"));
+                    }
+                    sequence += 1;
+                    unanswered.push_back((sequence, clock::monotonic()));
+                    let stats = Some((self.stats)());
+                    send(up, Up::Heartbeat(v1::Heartbeat { sequence, stats })).await?;
+                }
+                event = next(down) => match event? {
+                    Down::HeartbeatAck(ack) => {
+                        while let Some((number, sent_at)) = unanswered.front().copied() {
+                            if number > ack.sequence {
+                                break;
+                            }
+                            unanswered.pop_front();
+                            self.shared.extend_lease(sent_at + lease);
+                        }
+                    }
+                    Down::View(view) => self.shared.take_view(view)?,
+                    Down::Fences(batch) => {
+                        let position = self.shared.take_fences(&batch);
+                        send(up, Up::FenceAck(v1::FenceAck { position })).await?;
+                    }
+                    Down::Welcome(_) => {
+                        return Err(RpcError::new(ErrorKind::Bug, "a second welcome"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn send(up: &mpsc::Sender<v1::SessionUp>, event: Up) -> Result<(), RpcError> {
+    up.send(v1::SessionUp { event: Some(event) })
+        .await
+        .map_err(|_| RpcError::new(ErrorKind::Retry, "the session's stream has ended"))
+}
+
+async fn next(down: &mut Streaming<v1::SessionDown>) -> Result<Down, RpcError> {
+    match down.message().await? {
+        Some(v1::SessionDown { event: Some(event) }) => Ok(event),
+        Some(_) => Err(RpcError::new(ErrorKind::Bug, "an empty message on the session")),
+        None => Err(RpcError::new(ErrorKind::Retry, "the super-node ended the session")),
+    }
+}
