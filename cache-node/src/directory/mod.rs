@@ -262,6 +262,11 @@ impl Directory {
         self.end_lease(key, lease).await;
     }
 
+    /// Whether this node still holds the lease.
+    pub fn holds(&self, key: ObjectKey, lease: Lease) -> bool {
+        self.held.contains(&key, lease.id)
+    }
+
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {
         if let Some(lease) = lease {
             self.held.remove(&key, lease.id);

@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, Method, StatusCode};
-use shoal_proto::limits::{OBJECT_BYTES_MAX, UNKNOWN_LENGTH_BYTES_MAX};
+use shoal_proto::limits::UNKNOWN_LENGTH_BYTES_MAX;
 use shoal_proto::manifest::chunk_size_for;
 use shoal_proto::wire::v1::follow_failed::Reason;
 use shoal_proto::{ChunkHash, ObjectHead};
@@ -17,7 +17,11 @@ use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse
 use crate::clock;
 use crate::directory::Lease;
 use crate::metrics::Tier;
-use crate::policy;
+use crate::policy::freshness::{Times, freshness};
+use crate::policy::resume::{self, Continues};
+use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
+use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
+use crate::policy::{conditional, hop};
 use crate::transfer::{CopyRequest, FillEntry, Live};
 
 /// How long nobody waits for another's fill of a key whose response could not be stored.
@@ -57,38 +61,25 @@ impl Job {
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
-        let validators = self.stale.as_ref().map(|stale| {
-            policy::conditional::validators(stale.manifest().head())
-        });
-        let request_time_ms = clock::unix_ms();
-        let response = match self.ask(validators.unwrap_or_default()).await {
+        let stale = self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
+        let request_ms = clock::unix_ms();
+        let response = match self.ask(stale.unwrap_or_default()).await {
             Ok(response) => response,
             Err(error) => return self.origin_failed(entry, error),
         };
-        if response.status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
-            return self.not_modified(lease, &response, request_time_ms).await;
+        let times = Times { request_ms, response_ms: clock::unix_ms() };
+        let status = response.status;
+        if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
+            return self.not_modified(lease, &response, times).await;
         }
-        if response.status.is_server_error() && self.serve_stale(entry, "a server error") {
+        let trouble = OriginTrouble::Status(status.as_u16());
+        if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
             return Step::Landed;
         }
-        let facts = policy::storable::RequestFacts {
-            method: &Method::GET,
-            authorized: self.request.authorized,
-        };
-        let storable = policy::storable::storable(
-            &facts,
-            response.status,
-            &response.headers,
-            response.length,
-        );
-        if let Err(reason) = storable {
+        if let Err(reason) = self.storable(&response, times) {
             return self.not_stored(entry, lease, response, &reason.to_string()).await;
         }
-        let limit = self.request.site.max_object_bytes().min(OBJECT_BYTES_MAX);
-        if response.length.is_some_and(|length| length > limit) {
-            return self.not_stored(entry, lease, response, "longer than an object may be").await;
-        }
-        let head = self.head(lease, &response, request_time_ms);
+        let head = self.head(lease, &response, times);
         let live = match self.inner.store.begin(head).await {
             Ok(partial) => Live::new(partial, lease.map(|lease| lease.id)),
             Err(error) => {
@@ -102,26 +93,26 @@ impl Job {
         self.tee(live, response.body, 0, lease).await
     }
 
-    fn head(
-        &self,
-        lease: Option<Lease>,
-        response: &OriginResponse,
-        request_time_ms: u64,
-    ) -> ObjectHead {
-        let response_time_ms = clock::unix_ms();
+    fn storable(&self, response: &OriginResponse, times: Times) -> Result<(), NotStorable> {
+        let request = RequestFacts { method: &Method::GET, authorized: self.request.authorized };
+        let response = ResponseFacts {
+            status: response.status,
+            headers: &response.headers,
+            length: response.length,
+            times,
+        };
+        storable(request, response, &self.request.site)
+    }
+
+    fn head(&self, lease: Option<Lease>, response: &OriginResponse, times: Times) -> ObjectHead {
         ObjectHead {
             key: self.key(),
             site: self.request.site.name().to_owned(),
             status: response.status.as_u16(),
-            headers: policy::stored_headers(&response.headers),
+            headers: hop::to_stored(&response.headers),
             length: response.length,
             chunk_size: chunk_size_for(response.length),
-            freshness: policy::freshness::freshness(
-                response.status,
-                &response.headers,
-                request_time_ms,
-                response_time_ms,
-            ),
+            freshness: freshness(&response.headers, times),
             fence_position: self.fence_position(lease),
         }
     }
@@ -133,33 +124,23 @@ impl Job {
         live.take_over(lease.map(|lease| lease.id));
         let held = live.chunks_in_order();
         let offset = u64::from(held) * u64::from(live.head().chunk_size);
-        if live.head().length.is_some_and(|length| offset >= length) {
-            return self.finish_fill(&live, live.head().length.unwrap_or(offset), lease).await;
+        if let Some(length) = live.head().length.filter(|length| offset >= *length) {
+            return self.finish_fill(&live, length, lease).await;
         }
-        let extra = policy::conditional::resume_headers(live.head(), offset);
-        let response = match self.ask(extra.unwrap_or_default()).await {
+        let response = match self.ask(resume::headers(live.head(), offset)).await {
             Ok(response) => response,
             Err(error) => return self.broken(&error.to_string()),
         };
-        let same = policy::conditional::same_version(live.head(), &response.headers);
-        match response.status {
-            StatusCode::PARTIAL_CONTENT
-                if same
-                    && policy::range::continues(
-                        &response.headers,
-                        offset,
-                        live.head().length,
-                    ) =>
-            {
-                entry.live(live.clone());
-                self.tee(live, response.body, offset, lease).await
+        let answer = (response.status, &response.headers, response.length);
+        let from = match resume::continues(live.head(), offset, answer) {
+            Continues::AtOffset => offset,
+            Continues::FromStart => 0,
+            Continues::No => {
+                return self.broken("the origin has another version of the object now");
             }
-            StatusCode::OK if same && response.length == live.head().length => {
-                entry.live(live.clone());
-                self.tee(live, response.body, 0, lease).await
-            }
-            _ => self.broken("the origin has another version of the object now"),
-        }
+        };
+        entry.live(live.clone());
+        self.tee(live, response.body, from, lease).await
     }
 
     /// Moves the body into the growing object: readers see every piece, the store whole chunks.
@@ -225,20 +206,17 @@ impl Job {
         &mut self,
         lease: Option<Lease>,
         response: &OriginResponse,
-        request_time_ms: u64,
+        times: Times,
     ) -> Step {
         self.inner.metrics.not_modified.inc();
-        let Some(stale) = self.stale.clone() else { return Step::Again };
+        let Some(stale) = self.stale.take() else { return Step::Again };
         let manifest = stale.manifest();
-        let headers = policy::conditional::updated(&manifest.head().headers, &response.headers);
-        let status = StatusCode::from_u16(manifest.head().status).unwrap_or(StatusCode::OK);
-        let freshness = policy::freshness::freshness(
-            status,
-            &policy::header_map(&headers),
-            request_time_ms,
-            clock::unix_ms(),
-        );
-        let refreshed = manifest.refreshed(headers, freshness, self.fence_position(lease));
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, &response.headers)
+        else {
+            return self.without_stale("the origin validated another version");
+        };
+        let fresh = freshness(&hop::from_stored(&headers), times);
+        let refreshed = manifest.refreshed(headers, fresh, self.fence_position(lease));
         match self.inner.store.refresh(refreshed).await {
             Ok(stored) => {
                 let tier = stored.tier();
@@ -247,17 +225,19 @@ impl Job {
                 self.publish(lease, stored.manifest()).await;
                 Step::Landed
             }
-            Err(error) => {
-                tracing::warn!(%error, "a validated object is gone, fetching it anew");
-                self.stale = None;
-                self.known.stale = None;
-                Step::Again
-            }
+            Err(error) => self.without_stale(&error.to_string()),
         }
     }
 
+    fn without_stale(&mut self, reason: &str) -> Step {
+        tracing::info!(reason, "a stale object is of no use, fetching it anew");
+        self.stale = None;
+        self.known.stale = None;
+        Step::Again
+    }
+
     fn origin_failed(&mut self, entry: &FillEntry, error: FetchError) -> Step {
-        if self.serve_stale(entry, &error.to_string()) {
+        if self.serve_stale(entry, OriginTrouble::Unreachable, &error.to_string()) {
             return Step::Landed;
         }
         let reason = match error {
@@ -269,10 +249,10 @@ impl Job {
         Step::Landed
     }
 
-    fn serve_stale(&self, entry: &FillEntry, why: &str) -> bool {
+    fn serve_stale(&self, entry: &FillEntry, trouble: OriginTrouble, why: &str) -> bool {
         let Some(stale) = self.stale.clone() else { return false };
-        if !policy::may_serve_stale_on_error(&stale.manifest().head().freshness, clock::unix_ms())
-        {
+        let facts = &stale.manifest().head().freshness;
+        if !may_serve_stale_on_error(facts, trouble, clock::unix_ms()) {
             return false;
         }
         tracing::info!(why, "serving a stale object");
@@ -352,8 +332,7 @@ impl Writer {
     }
 
     async fn store(&self, chunk: u32) -> Result<(), String> {
-        let data: BytesMut = self.live.tail(chunk);
-        let data = data.freeze();
+        let data = self.live.tail(chunk);
         let hash = ChunkHash::of(&data);
         if let Some(held) = self.live.hash(chunk) {
             if held == hash {

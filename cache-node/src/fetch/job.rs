@@ -89,7 +89,7 @@ impl Job {
         // Nobody in the cluster could help: this node's own request is the last resort.
         if let Step::Again = self.fill(&entry, None).await {
             self.fail(FetchError::Unreachable {
-                origin: self.request.site.name().to_owned(),
+                origin: self.request.site.origin(),
                 reason: "no source could be found".to_owned(),
             });
         }

@@ -220,11 +220,11 @@ impl Job {
         message: String,
         (filler, lease): (&Member, LeaseId),
     ) -> Step {
-        let origin = self.request.site.origin().to_string();
+        let origin = self.request.site.origin();
         match reason {
             Reason::NotStorable => self.flight.set(Outcome::Pass),
             Reason::Timeout => {
-                let waited_ms = self.request.site.first_byte_timeout_ms();
+                let waited_ms = self.request.site.first_byte_timeout.as_millis() as u64;
                 self.fail(FetchError::Timeout { origin, waited_ms });
             }
             Reason::Origin => self.fail(FetchError::Unreachable { origin, reason: message }),
