@@ -119,11 +119,14 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
         std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
     }
     match scenario.json {
-        Some(JsonTarget::Stdout) => print(&report.json()?)?,
+        Some(JsonTarget::Stdout) => {
+            print(&report.json()?)?;
+            // The table says it by itself.
+            for check in report.thresholds.iter().filter(|check| !check.met) {
+                drop(writeln!(stderr(), "{}", table::verdict(check)));
+            }
+        }
         _ => print(&table::table(&report))?,
-    }
-    for check in report.thresholds.iter().filter(|check| !check.met) {
-        drop(writeln!(stderr(), "{}", table::verdict(check)));
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
 }

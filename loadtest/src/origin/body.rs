@@ -2,6 +2,7 @@
 //! or held up where the request asked for it. No body is ever in memory as a whole.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -31,6 +32,12 @@ pub enum BodyError {
     /// The request's own body broke off while it was echoed.
     #[error("the request's body broke off: {0}")]
     Request(#[from] hyper::Error),
+}
+
+impl From<Infallible> for BodyError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 /// Where a body of a known length is held up or broken off (PURE).
@@ -178,6 +185,50 @@ impl Body for ObjectBody {
             return SizeHint::default();
         }
         SizeHint::with_exact(self.script.length_bytes - self.sent)
+    }
+}
+
+/// Any other body, counted as it is sent. Its length stays known.
+#[derive(Debug)]
+pub struct Counted<B> {
+    body: B,
+    tally: Tally,
+}
+
+impl<B> Counted<B> {
+    /// Counts `body` into `tally`.
+    #[must_use]
+    pub fn new(body: B, tally: Tally) -> Self {
+        Self { body, tally }
+    }
+}
+
+impl<B> Body for Counted<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BodyError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let counted = self.get_mut();
+        let frame = ready!(Pin::new(&mut counted.body).poll_frame(context));
+        if let Some(data) = frame.as_ref().and_then(|f| f.as_ref().ok()).and_then(Frame::data_ref) {
+            counted.tally.body_bytes(data.len());
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::{body::BodyError, pages::Reply, stats::Tally};
+use super::{body::Counted, pages::Reply, stats::Tally};
 
 /// Headers that the echo repeats as `X-Seen-<name>`, beside all that start with `x-test`.
 const SEEN: [&str; 14] = [
@@ -41,13 +41,7 @@ pub fn echo(request: Request<Incoming>, tally: Tally) -> Result<Reply, http::Err
     for name in seen_names(&head.headers) {
         builder = builder.header(format!("x-seen-{name}"), joined(&head.headers, &name)?);
     }
-    let counted = body.map_err(BodyError::from).map_frame(move |frame| {
-        if let Some(data) = frame.data_ref() {
-            tally.body_bytes(data.len());
-        }
-        frame
-    });
-    builder.body(counted.boxed_unsync())
+    builder.body(Counted::new(body, tally).boxed_unsync())
 }
 
 fn seen_names(headers: &HeaderMap) -> Vec<HeaderName> {

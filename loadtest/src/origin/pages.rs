@@ -5,7 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 
 use super::{
-    body::BodyError,
+    body::{BodyError, Counted},
     stats::{StatsDocument, Tally},
 };
 
@@ -74,14 +74,12 @@ pub fn stats(document: &StatsDocument) -> Result<Reply, serde_json::Error> {
 }
 
 fn with_body(status: StatusCode, body: Bytes, tally: Option<&Tally>) -> Reply {
-    let tally = tally.cloned();
-    let counted = Full::new(body).map_err(|never| match never {}).map_frame(move |frame| {
-        if let (Some(tally), Some(data)) = (&tally, frame.data_ref()) {
-            tally.body_bytes(data.len());
-        }
-        frame
-    });
-    let mut reply = Response::new(counted.boxed_unsync());
+    let body = Full::new(body);
+    let body = match tally.cloned() {
+        Some(tally) => Counted::new(body, tally).boxed_unsync(),
+        None => body.map_err(BodyError::from).boxed_unsync(),
+    };
+    let mut reply = Response::new(body);
     *reply.status_mut() = status;
     reply
 }

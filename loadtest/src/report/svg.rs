@@ -67,6 +67,11 @@ fn log_us(us: u64) -> f64 {
     (us.max(1) as f64).log10()
 }
 
+/// A power of ten of microseconds, without the digits that are zero anyway.
+fn show_decade(decade: f64) -> String {
+    show_us(10_f64.powf(decade).round() as u64).replace(".00", "").replace(".0", "")
+}
+
 /// 90 % is 1, 99 % is 2, and so on.
 fn nines(point: &CurvePoint) -> f64 {
     -(1.0 - point.percentile / 100.0).max(1e-9).log10()
@@ -77,7 +82,7 @@ fn grid_us(svg: &mut String, ends: (f64, f64)) {
     while decade <= ends.1 {
         let y = place(decade, ends, CURVE_HEIGHT - BOTTOM, TOP);
         rule(svg, (LEFT, y), (WIDTH - RIGHT, y));
-        label(svg, LEFT - 8.0, y + 4.0, "end", &show_us(10_f64.powf(decade) as u64));
+        label(svg, LEFT - 8.0, y + 4.0, "end", &show_decade(decade));
         decade += 1.0;
     }
 }
@@ -200,6 +205,13 @@ mod tests {
         assert!((at(0.0)).abs() < 1e-9);
         assert!((at(90.0) - 1.0).abs() < 1e-9);
         assert!((at(99.9) - 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn decades_are_round() {
+        let shown: Vec<_> = (0..8).map(|decade| show_decade(f64::from(decade))).collect();
+        let wanted = ["1 µs", "10 µs", "100 µs", "1 ms", "10 ms", "100 ms", "1 s", "10 s"];
+        assert_eq!(shown, wanted);
     }
 
     #[test]

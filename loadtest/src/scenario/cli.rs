@@ -93,8 +93,8 @@ A request is sent once, never again. Every byte of every reply is verified again
 
 With --edges-file the list may change while the run goes on; the file is read again every 200 ms. A
 request whose edge is missing from the file at any time between its start and --edge-down-grace
-after its failure is counted as abandoned, not as a failure. Wrong bytes are always a failure. A file
-without any URL is taken for one that is just being written, and the list stays as it was.")]
+after its failure is counted as abandoned, not as a failure. Wrong bytes are always a failure. A
+file without any URL is taken for one that is just being written, and the list stays as it was.")]
 pub struct RunArgs {
     /// Where requests go.
     #[command(flatten)]
@@ -105,7 +105,7 @@ pub struct RunArgs {
     /// What must hold at the end.
     #[command(flatten)]
     pub thresholds: ThresholdArgs,
-    /// Print the report as JSON instead of the table; with FILE, write it there and print the table.
+    /// Print the report as JSON in place of the table; with FILE, write it there beside the table.
     #[arg(long, value_name = "FILE", num_args = 0..=1, help_heading = "Report")]
     pub json: Option<Option<PathBuf>>,
     /// Write a self-contained HTML report.
@@ -126,9 +126,8 @@ pub struct EdgeArgs {
     /// A file with one edge per line, `#` for comments, read again when it changes.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["edge", "edges"])]
     pub edges_file: Option<PathBuf>,
-    /// How long after a failure its edge may still leave the edges file for the request to count
-    /// as abandoned [default: 1s].
-    #[arg(long, value_name = "DURATION", value_parser = grace)]
+    /// Time after a failure in which its edge may leave the file to excuse it [default: 1s].
+    #[arg(long, value_name = "TIME", value_parser = grace)]
     pub edge_down_grace: Option<Duration>,
     /// The origin, whose counts are read before and after the run.
     #[arg(long, value_name = "URL")]
@@ -143,13 +142,13 @@ pub struct EdgeArgs {
 #[command(next_help_heading = "Load")]
 pub struct LoadArgs {
     /// How long requests are sent.
-    #[arg(long, default_value = "30s", value_parser = run_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = run_duration)]
     pub duration: Duration,
     /// Requests per second.
     #[arg(long, value_name = "N", default_value = "200", value_parser = rate)]
     pub rate: f64,
-    /// How requests are spread over time.
-    #[arg(long, value_enum, default_value_t = Spacing::Poisson)]
+    /// How requests are spread over time: poisson, as from many users, or constant.
+    #[arg(long, value_enum, default_value_t = Spacing::Poisson, hide_possible_values = true)]
     pub arrivals: Spacing,
     /// Different objects.
     #[arg(long, value_name = "N", default_value = "400", value_parser = objects)]
@@ -170,11 +169,11 @@ pub struct LoadArgs {
     /// Start of the objects' names; another one asks for other objects.
     #[arg(long, value_name = "NAME", default_value = "load", value_parser = prefix)]
     pub prefix: String,
-    /// Most requests in flight; a request that finds no room waits, and its latency counts.
+    /// Most requests in flight; one that finds no room waits, and its latency goes on.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = in_flight)]
     pub max_in_flight: usize,
-    /// Longest time for one request from sending to last byte.
-    #[arg(long, default_value = "30s", value_parser = timeout)]
+    /// Longest time for one request, from sending to last byte.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub timeout: Duration,
 }
 
@@ -188,7 +187,7 @@ pub struct ThresholdArgs {
     /// Requests with a wrong byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_wrong: u64,
-    /// Bytes that left the origin for each byte of the objects asked for; 1.05 with --origin.
+    /// Bytes that left the origin per byte of the objects received [default: 1.05 with --origin].
     #[arg(long, value_name = "RATIO", value_parser = ratio)]
     pub max_origin_ratio: Option<f64>,
     /// The same for the worst single object.
