@@ -4,6 +4,7 @@ pub mod clock;
 pub mod directory;
 pub mod membership;
 pub mod metrics;
+pub mod policy;
 pub mod rpc;
 pub mod tasks;
 pub mod tls;
