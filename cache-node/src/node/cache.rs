@@ -87,8 +87,7 @@ pub(super) async fn run(
     let router = server.add_service(peer_service.into_server());
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
-        let stop = async move { stopped.cancelled().await };
-        if let Err(error) = rpc::serve(router, listeners.cluster, stop, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });

@@ -41,8 +41,7 @@ pub(super) async fn run(
     let serving = Tasks::new();
     let stopped = serving.token();
     serving.spawn("cluster-listener", async move {
-        let stop = async move { stopped.cancelled().await };
-        if let Err(error) = rpc::serve(router, listener, stop, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve(router, listener, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
