@@ -5,6 +5,7 @@
 mod documented;
 mod edges;
 mod faults;
+mod layers;
 mod origin;
 mod process;
 mod run;
