@@ -5,7 +5,6 @@
 mod documented;
 mod edges;
 mod faults;
-mod layers;
 mod origin;
 mod process;
 mod run;
