@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit::Findings,
-    driver::{self, DriveError, Signals},
+    audit::{CountsAround, Evidence, Findings},
+    driver::{self, DriveError, Outcome, Signals},
     origin::{Origin, OriginError},
     report::{Report, html, table},
     scenario::{
@@ -112,7 +112,7 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     let signals = follow_signals(&watch)?;
     let outcome = driver::drive(&scenario, &signals).await?;
     watch.abort();
-    let findings = Findings::new(&outcome, &scenario.limits);
+    let findings = Findings::new(&evidence(&outcome), &scenario.limits);
     let report = Report::new(&scenario, &outcome, findings);
     for (flag, path) in files {
         let text = if flag == "html" { html::page(&report) } else { report.json()? };
@@ -129,6 +129,15 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
         _ => print(&table::table(&report))?,
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
+}
+
+fn evidence(outcome: &Outcome) -> Evidence<'_> {
+    let counts = outcome.counts.as_ref().map(|counts| CountsAround {
+        before: &counts.before,
+        after: counts.after.as_ref().map_err(String::as_str),
+    });
+    let Outcome { recorder, catalog, sent, .. } = outcome;
+    Evidence { recorder, catalog, sent: *sent, counts }
 }
 
 fn report_files(scenario: &Scenario) -> Vec<(&'static str, PathBuf)> {
