@@ -3,6 +3,6 @@
 mod types;
 
 pub use types::{
-    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup,
-    OriginResponse,
+    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup, OriginRequest,
+    OriginResponse, RequestBody,
 };
