@@ -2,8 +2,10 @@
 
 pub mod clock;
 pub mod directory;
+pub mod fetch;
 pub mod membership;
 pub mod metrics;
+pub mod origin;
 pub mod policy;
 pub mod rpc;
 pub mod store;
