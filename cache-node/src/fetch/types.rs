@@ -22,6 +22,8 @@ pub struct FetchRequest {
     pub method: Method,
     /// Path and query, exactly as the client sent them.
     pub target: String,
+    /// The authority that the client asked, for `Host` where the site wants it.
+    pub client_authority: String,
     /// End-to-end request headers for the origin, without conditionals and `Range`.
     pub headers: HeaderMap,
     /// The client's `Authorization` was present (RFC 9111 section 3.5).
