@@ -1,10 +1,20 @@
 //! Shoal's node.
 
+pub mod admin;
+pub mod ca;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod directory;
+pub mod files;
+pub mod identity;
 pub mod membership;
 pub mod metrics;
+#[path = "node_stand_in.rs"]
+pub mod node;
 pub mod policy;
 pub mod rpc;
 pub mod tasks;
+pub mod text;
 pub mod tls;
+pub mod up;
