@@ -1,0 +1,3 @@
+//! The super-node tier.
+
+pub mod index;
