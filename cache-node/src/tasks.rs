@@ -1,8 +1,6 @@
 //! The only spawner. Every task has a name, hears the cancellation, and is awaited at shutdown; a
 //! task that panics stops the process's work instead of leaving a hole in it.
 
-#![expect(clippy::disallowed_methods, reason = "this is the one place that spawns tasks")]
-
 use std::future::Future;
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use shoal_proto::{ObjectHead, ObjectKey};
 
 /// What purges have matched, each with the newest position at which they did.
 #[derive(Debug, Default)]
-pub struct FenceTable {
+pub(super) struct FenceTable {
     keys: HashMap<ObjectKey, u64>,
     sites: HashMap<String, u64>,
     floor: u64,
@@ -20,7 +20,7 @@ pub struct FenceTable {
 
 impl FenceTable {
     /// Takes in a fence; one that cannot be read fences everything before it.
-    pub fn add(&mut self, fence: &v1::Fence) {
+    pub(super) fn add(&mut self, fence: &v1::Fence) {
         let position = fence.position;
         match fence.matcher.as_ref().and_then(|m| m.matcher.as_ref()) {
             Some(Matcher::Key(key)) => match ObjectKey::try_from(key.as_ref()) {
@@ -39,17 +39,17 @@ impl FenceTable {
     }
 
     /// Every fence up to `position` is known.
-    pub fn advance(&mut self, position: u64) {
+    pub(super) fn advance(&mut self, position: u64) {
         raise(&mut self.position, position);
     }
 
     /// The position up to which every fence is known.
-    pub fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.position
     }
 
     /// Whether a purge covers the object.
-    pub fn covers(&self, head: &ObjectHead) -> bool {
+    pub(super) fn covers(&self, head: &ObjectHead) -> bool {
         let by_key = self.keys.get(&head.key).copied().unwrap_or_default();
         let by_site = self.sites.get(&head.site).copied().unwrap_or_default();
         head.fence_position < self.floor.max(by_key).max(by_site)

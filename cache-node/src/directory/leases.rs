@@ -35,6 +35,10 @@ impl HeldLeases {
         }
     }
 
+    pub(super) fn contains(&self, key: &ObjectKey, lease: LeaseId) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(&lease)
+    }
+
     fn list(&self) -> Vec<(ObjectKey, LeaseId)> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.iter().map(|(key, lease)| (*key, *lease)).collect()

@@ -119,6 +119,7 @@ impl Directory {
             fences: RwLock::default(),
             lease_until: Mutex::default(),
             welcomed: welcomed_sender,
+            inventories: watch::Sender::new(1),
             metrics,
         });
         let agent = session::Agent {
@@ -158,6 +159,12 @@ impl Directory {
         let mut welcomed = self.welcomed.clone();
         // The sender lives as long as this directory.
         let _ = welcomed.wait_for(|welcomed| *welcomed).await;
+    }
+
+    /// Changes whenever the tier wants to be told everything that this node holds; once at the
+    /// start, since a restart may have lost the newest objects.
+    pub fn inventories(&self) -> watch::Receiver<u64> {
+        self.shared.inventories.subscribe()
     }
 
     /// Whether the session lease holds: without it nothing counts as fresh.
@@ -212,7 +219,8 @@ impl Directory {
         Ok(acquired)
     }
 
-    /// Ends a fill with an object: false when a fence that came after it began matches.
+    /// Ends a fill with an object: false when a fence that came after it began matches. On an
+    /// error the lease is still held.
     ///
     /// # Errors
     /// When the tier could not commit it in time.
@@ -234,9 +242,9 @@ impl Directory {
                 let request = request.clone();
                 async move { with_deadline(deadline, client.publish(request)).await }
             })
-            .await;
+            .await?;
         self.end_lease(key, lease).await;
-        reply.map(|reply| reply.current)
+        Ok(reply.current)
     }
 
     /// Ends a fill without an object; for `pass_ms` nobody waits for another's fill of the key.
@@ -260,6 +268,11 @@ impl Directory {
             tracing::debug!(%error, "a lease was not released, it will expire");
         }
         self.end_lease(key, lease).await;
+    }
+
+    /// Whether this node still holds the lease.
+    pub fn holds(&self, key: ObjectKey, lease: Lease) -> bool {
+        self.held.contains(&key, lease.id)
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {

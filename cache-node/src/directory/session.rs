@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) fences: RwLock<FenceTable>,
     pub(super) lease_until: Mutex<Option<Instant>>,
     pub(super) welcomed: watch::Sender<bool>,
+    /// Counts how often the tier has asked for everything that this node holds.
+    pub(super) inventories: watch::Sender<u64>,
     pub(super) metrics: DirectoryMetrics,
 }
 
@@ -148,6 +150,9 @@ impl Agent {
         self.shared.extend_lease(sent_at + lease);
         self.shared.metrics.sessions.inc();
         self.shared.welcomed.send_replace(true);
+        if welcome.announce_all {
+            self.shared.inventories.send_modify(|count| *count += 1);
+        }
         tracing::info!(address, session = welcome.session_id, "session begun");
         self.keep(&up, &mut down, lease).await
     }

@@ -1,8 +1,265 @@
 //! The read path, top to bottom: memory, disk, peers, origin; one fill per key.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `mod` | [`Fetcher::get`]: the path itself |
+//! | `flight` | one flight a key and node; who waits for it |
+//! | `job` | a flight's work: which source is next |
+//! | `pull` | sources within the cluster |
+//! | `fill` | the origin |
+//! | `body` | body streams of stored and growing objects |
+//!
+//! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
+mod body;
+mod fill;
+mod flight;
+mod job;
+mod pull;
 mod types;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use shoal_proto::ObjectKey;
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use types::{
     BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup,
-    OriginResponse,
+    OriginRequest, OriginResponse,
 };
+
+use crate::clock;
+use crate::directory::Directory;
+use crate::membership::placement;
+use crate::metrics::{OriginMetrics, Tier};
+use crate::origin::OriginClient;
+use crate::policy::site::{Site, Sites};
+use crate::store::{Store, StoredObject};
+use crate::tasks::Tasks;
+use crate::transfer::{CopyRequest, Fills, Live, Peers};
+use flight::{Flights, Outcome};
+use job::Job;
+
+/// Flights that a request joins before it gives up.
+const FLIGHTS_MAX: u32 = 4;
+/// Copies being taken at a time.
+const COPIES_MAX: usize = 8;
+/// Wishes for copies that wait.
+pub const COPY_QUEUE_MAX: usize = 256;
+
+/// What the read path is made of.
+pub struct FetchParts {
+    /// The local store.
+    pub store: Arc<Store>,
+    /// The tier, as this node sees it.
+    pub directory: Arc<Directory>,
+    /// Origins.
+    pub origin: OriginClient,
+    /// Other nodes.
+    pub peers: Peers,
+    /// This node's fills, for followers.
+    pub fills: Arc<Fills>,
+    /// The sites served.
+    pub sites: Arc<Sites>,
+    /// Metrics of fills.
+    pub metrics: OriginMetrics,
+    /// Copies of a filled object in the cluster, this node's included.
+    pub copies: usize,
+}
+
+/// The read path. Cheap to clone.
+#[derive(Clone)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<Store>,
+    directory: Arc<Directory>,
+    origin: OriginClient,
+    peers: Peers,
+    fills: Arc<Fills>,
+    sites: Arc<Sites>,
+    metrics: OriginMetrics,
+    copies: usize,
+    flights: Arc<Flights>,
+    tasks: Tasks,
+}
+
+impl Fetcher {
+    /// A read path whose flights belong to `tasks`.
+    pub fn new(parts: FetchParts, tasks: Tasks) -> Self {
+        let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies } = parts;
+        let flights = Arc::default();
+        let inner = Inner {
+            store,
+            directory,
+            origin,
+            peers,
+            fills,
+            sites,
+            metrics,
+            copies,
+            flights,
+            tasks,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The response for a key: memory, disk, peers, origin, in this order.
+    ///
+    /// # Errors
+    /// When the origin has to be asked and gives no usable answer.
+    pub async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+        if let Some(found) = self.local(&request.key).await {
+            return Ok(found);
+        }
+        for _ in 0..FLIGHTS_MAX {
+            if request.method == Method::HEAD && self.inner.flights.get(&request.key).is_none() {
+                let stored = self.inner.store.get(&request.key).await.is_some();
+                if !stored {
+                    return self.pass_request(&request).await;
+                }
+            }
+            let (mut outcome, flight) = self.inner.flights.join(request.key);
+            let first = flight.is_some();
+            let (pass, passed) = oneshot::channel();
+            if let Some(flight) = flight {
+                let mut job = Job::new(self.inner.clone(), request.clone(), flight);
+                job.pass = Some(pass);
+                self.inner.tasks.spawn("flight", job.run());
+            }
+            let landed = outcome.wait_for(|outcome| !matches!(outcome, Outcome::Pending)).await;
+            let landed = landed.map_or(Outcome::Again, |outcome| outcome.clone());
+            match landed {
+                Outcome::Pending | Outcome::Again => {}
+                Outcome::Stored(object, tier, lookup) => {
+                    return Ok(from_store(object, tier, collapsed(first, lookup)));
+                }
+                Outcome::Live(live, tier, lookup) => {
+                    return Ok(from_live(live, tier, collapsed(first, lookup)));
+                }
+                Outcome::Failed(error) => return Err(error),
+                Outcome::Pass => {
+                    if let (true, Ok(response)) = (first, passed.await) {
+                        return Ok(Fetched::Pass(response));
+                    }
+                    return self.pass_request(&request).await;
+                }
+            }
+        }
+        self.pass_request(&request).await
+    }
+
+    async fn local(&self, key: &ObjectKey) -> Option<Fetched> {
+        let found = self.inner.store.get(key).await?;
+        if !self.inner.may_serve(&found) {
+            return None;
+        }
+        let tier = found.tier();
+        Some(from_store(found, tier, Lookup::Hit))
+    }
+
+    async fn pass_request(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
+        let origin_request = OriginRequest {
+            method: request.method.clone(),
+            target: request.target.clone(),
+            client_authority: request.client_authority.clone(),
+            headers: request.headers.clone(),
+            body: None,
+        };
+        self.pass(request.site.clone(), origin_request).await.map(Fetched::Pass)
+    }
+
+    /// A request straight to the origin, streamed both ways.
+    ///
+    /// # Errors
+    /// When the origin gives no usable answer.
+    pub async fn pass(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+    ) -> Result<OriginResponse, FetchError> {
+        Ok(self.inner.origin.send(&site, request).await?)
+    }
+
+    /// After a successful unsafe request (RFC 9111 section 4.4): nobody in the cluster serves the
+    /// key's object from here on.
+    pub async fn invalidate(&self, key: ObjectKey) {
+        if let Err(error) = self.inner.store.remove(&key).await {
+            tracing::warn!(%error, "an invalidated object could not be removed");
+        }
+        if let Err(error) = self.inner.directory.purge_key(key).await {
+            tracing::warn!(%error, "an invalidation did not reach the tier");
+        }
+    }
+
+    /// Takes copies as other nodes wish, for as long as it is polled.
+    pub async fn take_copies(self, mut wishes: mpsc::Receiver<CopyRequest>) {
+        let slots = Arc::new(Semaphore::new(COPIES_MAX));
+        while let Some(copy) = wishes.recv().await {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let (_, Some(flight)) = self.inner.flights.join(copy.key) else { continue };
+            let Some(site) = self.inner.sites.get(&copy.site) else { continue };
+            let request = FetchRequest {
+                site,
+                key: copy.key,
+                method: Method::GET,
+                target: copy.target.clone(),
+                client_authority: copy.authority.clone(),
+                headers: HeaderMap::new(),
+                authorized: false,
+            };
+            let mut job = Job::new(self.inner.clone(), request, flight);
+            job.copy = Some(copy);
+            self.inner.tasks.spawn("copy", async move {
+                job.run().await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+impl Inner {
+    /// Whether a stored object may be served without asking anybody.
+    fn may_serve(&self, object: &StoredObject) -> bool {
+        let head = object.manifest().head();
+        head.freshness.is_fresh(clock::unix_ms())
+            && self.directory.session_holds()
+            && !self.directory.fenced(head)
+    }
+
+    /// Asks the nodes that the key ranks first to take copies.
+    fn wish_for_copies(self: &Arc<Self>, copy: CopyRequest) {
+        let me = self.directory.node_id();
+        let view = self.directory.view();
+        let others = view.nodes_up().map(|member| member.id).filter(|id| *id != me);
+        let chosen = placement::rank(&copy.key, others);
+        for id in chosen.into_iter().take(self.copies.saturating_sub(1)) {
+            let Some(member) = view.member(id).cloned() else { continue };
+            let (inner, copy) = (self.clone(), copy.clone());
+            self.tasks.spawn("wish-for-copy", async move {
+                if let Err(error) = inner.peers.take_copy(&member, copy).await {
+                    tracing::debug!(peer = member.name, %error, "a copy was not taken");
+                }
+            });
+        }
+    }
+}
+
+fn collapsed(first: bool, lookup: Lookup) -> Lookup {
+    if !first && lookup == Lookup::Miss { Lookup::Collapsed } else { lookup }
+}
+
+fn from_store(object: Arc<StoredObject>, tier: Tier, lookup: Lookup) -> Fetched {
+    let head = Arc::new(object.manifest().head().clone());
+    let body = move |range| body::stored(object, range);
+    Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+}
+
+fn from_live(live: Arc<Live>, tier: Tier, lookup: Lookup) -> Fetched {
+    let head = live.head().clone();
+    let body = move |range| body::live(live, range);
+    Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+}

@@ -1,0 +1,42 @@
+# Every recipe that CI or a person needs. The dev profile serves all of them, and all of them name
+# the workspace in the same way, so that nothing is built twice.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO = . ci/env.sh && cargo
+WORKSPACE = --workspace --all-targets --locked
+
+.PHONY: help deps build run demo test fmt lint docs
+
+help: ## Show this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+deps: ## Install what is missing on Debian or Ubuntu
+	@ci/deps.sh
+
+build: deps ## Build all binaries and tests
+	$(CARGO) build $(WORKSPACE)
+
+run: build ## Run a local cluster under gentle load until Ctrl-C
+	@. ci/env.sh && deploy/demo/run.sh
+
+demo: build ## Kill the leader and a node under load, and judge the result
+	@. ci/env.sh && deploy/demo/demo.sh
+
+test: deps ## Check form and lints, then run every test
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(WORKSPACE) -- -D warnings
+	$(CARGO) build $(WORKSPACE)
+	$(CARGO) test --workspace --locked
+
+fmt: ## Format the sources
+	$(CARGO) fmt --all
+
+lint: deps ## Check form and lints only
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(WORKSPACE) -- -D warnings
+
+docs: deps ## Write docs/metrics.md anew from the sources
+	. ci/env.sh && SHOAL_WRITE_DOCS=1 cargo test --workspace --locked --test tidy metrics_are_documented

@@ -1,0 +1,119 @@
+//! Body streams: of stored objects and of growing ones. A stream that cannot reach its end ends in
+//! an error, and never looks finished.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use tokio::sync::watch;
+
+use super::types::{BodyError, BodyStream};
+use crate::store::StoredObject;
+use crate::transfer::{End, Live, Progress};
+
+/// Chunks read ahead of the client.
+const READ_AHEAD_CHUNKS: usize = 2;
+
+/// The bytes `range` of a stored object; all of them for `None`.
+pub(super) fn stored(object: Arc<StoredObject>, range: Option<Range<u64>>) -> BodyStream {
+    let size = u64::from(object.manifest().head().chunk_size);
+    let range = range.unwrap_or(0..object.manifest().length());
+    if range.is_empty() {
+        return Box::pin(stream::empty());
+    }
+    let chunks = (range.start / size)..=((range.end - 1) / size);
+    let pieces = stream::iter(chunks).map(move |index| {
+        let (object, range) = (object.clone(), range.clone());
+        async move {
+            let (data, _) =
+                object.read_chunk(index as u32).await.map_err(|e| BodyError(e.to_string()))?;
+            Ok(cut(&data, index * size, &range))
+        }
+    });
+    Box::pin(pieces.buffered(READ_AHEAD_CHUNKS))
+}
+
+/// The bytes `range` of a growing object, as they come; all of them for `None`.
+pub(super) fn live(live: Arc<Live>, range: Option<Range<u64>>) -> BodyStream {
+    let range = range.unwrap_or(0..u64::MAX);
+    let reader = Reader { watched: live.watch(), offset: range.start, end: range.end, live };
+    Box::pin(stream::unfold(Some(reader), |reader| async move {
+        let mut reader = reader?;
+        match reader.next().await {
+            Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    }))
+}
+
+struct Reader {
+    live: Arc<Live>,
+    watched: watch::Receiver<Progress>,
+    offset: u64,
+    end: u64,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            // The end is read first: whatever it finished is seen by the checks below it.
+            let end = self.watched.borrow_and_update().end.clone();
+            if let Some(End::Done(object)) = &end {
+                self.end = self.end.min(object.manifest().length());
+            }
+            if self.offset >= self.end {
+                return Ok(None);
+            }
+            if let Some(bytes) = self.available().await? {
+                self.offset += bytes.len() as u64;
+                return Ok(Some(bytes));
+            }
+            match end {
+                Some(End::Done(_)) => return Err(BodyError("chunks are missing".to_owned())),
+                Some(End::Failed(reason)) => return Err(BodyError(reason)),
+                None => {}
+            }
+            if self.watched.changed().await.is_err() {
+                return Err(BodyError("the fill was abandoned".to_owned()));
+            }
+        }
+    }
+
+    async fn available(&self) -> Result<Option<Bytes>, BodyError> {
+        let size = u64::from(self.live.head().chunk_size);
+        let index = (self.offset / size) as u32;
+        let start = u64::from(index) * size;
+        let wanted = self.offset..self.end;
+        if self.live.has_chunk(index) {
+            let data =
+                self.live.read_chunk(index).await.map_err(|e| BodyError(e.to_string()))?;
+            return Ok(Some(cut(&data, start, &wanted)).filter(|bytes| !bytes.is_empty()));
+        }
+        let from = (self.offset - start) as usize;
+        Ok(self.live.tail_from(index, from).map(|tail| cut(&tail, self.offset, &wanted)))
+    }
+}
+
+/// The part of `data`, which begins at `start`, that lies within `range`.
+fn cut(data: &Bytes, start: u64, range: &Range<u64>) -> Bytes {
+    let length = data.len() as u64;
+    let from = range.start.saturating_sub(start).min(length);
+    let to = range.end.saturating_sub(start).min(length);
+    data.slice(from as usize..to.max(from) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_cut_to_the_range() {
+        let data = Bytes::from_static(b"0123456789");
+        assert_eq!(cut(&data, 100, &(0..1000)), "0123456789");
+        assert_eq!(cut(&data, 100, &(103..106)), "345");
+        assert_eq!(cut(&data, 100, &(95..101)), "0");
+        assert_eq!(cut(&data, 100, &(200..300)), "");
+    }
+}

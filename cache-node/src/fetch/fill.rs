@@ -1,0 +1,345 @@
+//! The fill: the one act of fetching an object's bytes from its origin, or of learning that the
+//! stored ones still stand. Readers get the bytes as they arrive; the store gets whole chunks.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, Method, StatusCode};
+use shoal_proto::limits::UNKNOWN_LENGTH_BYTES_MAX;
+use shoal_proto::manifest::chunk_size_for;
+use shoal_proto::wire::v1::follow_failed::Reason;
+use shoal_proto::{ChunkHash, ObjectHead};
+
+use super::flight::Outcome;
+use super::job::{Job, Step};
+use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse};
+use crate::clock;
+use crate::directory::Lease;
+use crate::metrics::Tier;
+use crate::policy::freshness::{Times, freshness};
+use crate::policy::resume::{self, Continues};
+use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
+use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
+use crate::policy::{conditional, hop};
+use crate::transfer::{CopyRequest, FillEntry, Live};
+
+/// How long nobody waits for another's fill of a key whose response could not be stored.
+const PASS_MS: u32 = 5_000;
+/// Tries to publish an object before it stays unknown to the tier.
+const PUBLISH_TRIES: u32 = 3;
+
+impl Job {
+    /// Asks the origin, under a lease if the tier gave one.
+    pub(super) async fn fill(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
+        entry.begin(lease.map(|lease| lease.id));
+        self.inner.metrics.fills.inc();
+        let step = match self.live.clone() {
+            Some(live) => self.resume(entry, lease, live).await,
+            None => self.fill_anew(entry, lease).await,
+        };
+        if let Some(lease) = lease {
+            // A lease that was not ended by a publication is given back.
+            if self.inner.directory.holds(self.key(), lease) {
+                self.inner.directory.release(self.key(), Some(lease), 0).await;
+            }
+        }
+        step
+    }
+
+    async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
+        let mut headers = self.request.headers.clone();
+        headers.extend(extra);
+        let request = OriginRequest {
+            method: Method::GET,
+            target: self.request.target.clone(),
+            client_authority: self.request.client_authority.clone(),
+            headers,
+            body: None,
+        };
+        Ok(self.inner.origin.send(&self.request.site, request).await?)
+    }
+
+    async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
+        let stale = self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
+        let request_ms = clock::unix_ms();
+        let response = match self.ask(stale.unwrap_or_default()).await {
+            Ok(response) => response,
+            Err(error) => return self.origin_failed(entry, error),
+        };
+        let times = Times { request_ms, response_ms: clock::unix_ms() };
+        let status = response.status;
+        if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
+            return self.not_modified(lease, &response, times).await;
+        }
+        let trouble = OriginTrouble::Status(status.as_u16());
+        if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
+            return Step::Landed;
+        }
+        if let Err(reason) = self.storable(&response, times) {
+            return self.not_stored(entry, lease, response, &reason.to_string()).await;
+        }
+        let head = self.head(lease, &response, times);
+        let live = match self.inner.store.begin(head).await {
+            Ok(partial) => Live::new(partial, lease.map(|lease| lease.id)),
+            Err(error) => {
+                tracing::debug!(%error, "no room for an object, passing it through");
+                return self.not_stored(entry, lease, response, "no room in the store").await;
+            }
+        };
+        self.show(live.clone(), Tier::Origin);
+        entry.live(live.clone());
+        self.wish_for_copies(&live);
+        self.tee(live, response.body, 0, lease).await
+    }
+
+    fn storable(&self, response: &OriginResponse, times: Times) -> Result<(), NotStorable> {
+        let request = RequestFacts { method: &Method::GET, authorized: self.request.authorized };
+        let response = ResponseFacts {
+            status: response.status,
+            headers: &response.headers,
+            length: response.length,
+            times,
+        };
+        storable(request, response, &self.request.site)
+    }
+
+    fn head(&self, lease: Option<Lease>, response: &OriginResponse, times: Times) -> ObjectHead {
+        ObjectHead {
+            key: self.key(),
+            site: self.request.site.name().to_owned(),
+            status: response.status.as_u16(),
+            headers: hop::to_stored(&response.headers),
+            length: response.length,
+            chunk_size: chunk_size_for(response.length),
+            freshness: freshness(&response.headers, times),
+            fence_position: self.fence_position(lease),
+        }
+    }
+
+    /// Continues an object whose filler was lost: `Range` with `If-Range` where the version can be
+    /// named; otherwise all of it again, each chunk held against the one already here.
+    async fn resume(&mut self, entry: &FillEntry, lease: Option<Lease>, live: Arc<Live>) -> Step {
+        self.inner.metrics.fills_resumed.inc();
+        live.take_over(lease.map(|lease| lease.id));
+        let held = live.chunks_in_order();
+        let offset = u64::from(held) * u64::from(live.head().chunk_size);
+        if let Some(length) = live.head().length.filter(|length| offset >= *length) {
+            return self.finish_fill(&live, length, lease).await;
+        }
+        let response = match self.ask(resume::headers(live.head(), offset)).await {
+            Ok(response) => response,
+            Err(error) => return self.broken(&error.to_string()),
+        };
+        let answer = (response.status, &response.headers, response.length);
+        let from = match resume::continues(live.head(), offset, answer) {
+            Continues::AtOffset => offset,
+            Continues::FromStart => 0,
+            Continues::No => {
+                return self.broken("the origin has another version of the object now");
+            }
+        };
+        entry.live(live.clone());
+        self.tee(live, response.body, from, lease).await
+    }
+
+    /// Moves the body into the growing object: readers see every piece, the store whole chunks.
+    async fn tee(
+        &mut self,
+        live: Arc<Live>,
+        mut body: BodyStream,
+        offset: u64,
+        lease: Option<Lease>,
+    ) -> Step {
+        let size = live.head().chunk_size as usize;
+        let mut writer = Writer { live: live.clone(), size, position: offset };
+        while let Some(piece) = body.next().await {
+            let written = match piece {
+                Ok(piece) => writer.write(piece).await,
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(reason) = written {
+                self.inner.metrics.failures.inc();
+                tracing::info!(reason, "a fill broke off");
+                return self.broken(&reason);
+            }
+        }
+        let length = writer.position;
+        if let Err(reason) = writer.flush().await {
+            return self.broken(&reason);
+        }
+        if live.head().length.is_some_and(|announced| announced != length) {
+            return self.broken("the origin sent another length than it announced");
+        }
+        self.finish_fill(&live, length, lease).await
+    }
+
+    async fn finish_fill(&mut self, live: &Arc<Live>, length: u64, lease: Option<Lease>) -> Step {
+        match live.finish(length).await {
+            Ok(stored) => {
+                // New requests find the object in the store from here on.
+                self.flight.land();
+                self.publish(lease, stored.manifest()).await;
+            }
+            Err(error) => tracing::warn!(%error, "a filled object could not be stored"),
+        }
+        Step::Landed
+    }
+
+    async fn publish(&self, lease: Option<Lease>, manifest: &shoal_proto::Manifest) {
+        for _ in 0..PUBLISH_TRIES {
+            match self.inner.directory.publish(lease, manifest).await {
+                Ok(true) => return,
+                Ok(false) => {
+                    tracing::info!("a purge came while the object was filled, it is dropped");
+                    if let Err(error) = self.inner.store.remove(&self.key()).await {
+                        tracing::warn!(%error, "a purged object could not be removed");
+                    }
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "an object was not published"),
+            }
+        }
+    }
+
+    async fn not_modified(
+        &mut self,
+        lease: Option<Lease>,
+        response: &OriginResponse,
+        times: Times,
+    ) -> Step {
+        self.inner.metrics.not_modified.inc();
+        let Some(stale) = self.stale.take() else { return Step::Again };
+        let manifest = stale.manifest();
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, &response.headers)
+        else {
+            return self.without_stale("the origin validated another version");
+        };
+        let fresh = freshness(&hop::from_stored(&headers), times);
+        let refreshed = manifest.refreshed(headers, fresh, self.fence_position(lease));
+        match self.inner.store.refresh(refreshed).await {
+            Ok(stored) => {
+                let tier = stored.tier();
+                self.flight.set(Outcome::Stored(stored.clone(), tier, Lookup::Revalidated));
+                self.flight.land();
+                self.publish(lease, stored.manifest()).await;
+                Step::Landed
+            }
+            Err(error) => self.without_stale(&error.to_string()),
+        }
+    }
+
+    fn without_stale(&mut self, reason: &str) -> Step {
+        tracing::info!(reason, "a stale object is of no use, fetching it anew");
+        self.stale = None;
+        self.known.stale = None;
+        Step::Again
+    }
+
+    fn origin_failed(&mut self, entry: &FillEntry, error: FetchError) -> Step {
+        if self.serve_stale(entry, OriginTrouble::Unreachable, &error.to_string()) {
+            return Step::Landed;
+        }
+        let reason = match error {
+            FetchError::Timeout { .. } => Reason::Timeout,
+            _ => Reason::Origin,
+        };
+        entry.ended(reason, error.to_string());
+        self.fail(error);
+        Step::Landed
+    }
+
+    fn serve_stale(&self, entry: &FillEntry, trouble: OriginTrouble, why: &str) -> bool {
+        let Some(stale) = self.stale.clone() else { return false };
+        let facts = &stale.manifest().head().freshness;
+        if !may_serve_stale_on_error(facts, trouble, clock::unix_ms()) {
+            return false;
+        }
+        tracing::info!(why, "serving a stale object");
+        entry.ended(Reason::Origin, why);
+        let tier = stale.tier();
+        self.flight.set(Outcome::Stored(stale, tier, Lookup::Stale));
+        true
+    }
+
+    async fn not_stored(
+        &mut self,
+        entry: &FillEntry,
+        lease: Option<Lease>,
+        response: OriginResponse,
+        reason: &str,
+    ) -> Step {
+        tracing::debug!(reason, "a response is passed through");
+        entry.ended(Reason::NotStorable, reason);
+        self.flight.set(Outcome::Pass);
+        self.flight.land();
+        if let Some(pass) = self.pass.take() {
+            // The client may be gone: its response goes with it.
+            let _ = pass.send(response);
+        }
+        self.inner.directory.release(self.key(), lease, PASS_MS).await;
+        Step::Landed
+    }
+
+    /// Asks other nodes to follow the fill, so that the loss of this one loses nothing.
+    fn wish_for_copies(&self, live: &Arc<Live>) {
+        let copy = CopyRequest {
+            key: self.key(),
+            object: None,
+            holder: self.inner.directory.node_id(),
+            lease: live.lease(),
+            site: self.request.site.name().to_owned(),
+            authority: self.request.client_authority.clone(),
+            target: self.request.target.clone(),
+        };
+        if copy.lease.is_some() {
+            self.inner.wish_for_copies(copy);
+        }
+    }
+}
+
+struct Writer {
+    live: Arc<Live>,
+    size: usize,
+    position: u64,
+}
+
+impl Writer {
+    async fn write(&mut self, mut piece: Bytes) -> Result<(), String> {
+        while !piece.is_empty() {
+            let chunk = u32::try_from(self.position / self.size as u64)
+                .map_err(|_| "longer than an object may be".to_owned())?;
+            let room = self.size - (self.position % self.size as u64) as usize;
+            let part = piece.split_to(room.min(piece.len()));
+            self.position += part.len() as u64;
+            if self.position > UNKNOWN_LENGTH_BYTES_MAX.max(self.live.head().length.unwrap_or(0)) {
+                return Err("longer than an object may be".to_owned());
+            }
+            self.live.show_tail(chunk, &part);
+            if part.len() == room {
+                self.store(chunk).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), String> {
+        let rest = self.position % self.size as u64;
+        if rest == 0 {
+            return Ok(());
+        }
+        self.store((self.position / self.size as u64) as u32).await
+    }
+
+    async fn store(&self, chunk: u32) -> Result<(), String> {
+        let data = self.live.tail(chunk);
+        let hash = ChunkHash::of(&data);
+        if let Some(held) = self.live.hash(chunk) {
+            if held == hash {
+                return Ok(());
+            }
+            return Err("the origin has another version of the object now".to_owned());
+        }
+        self.live.put_chunk(chunk, data, hash).await.map_err(|error| error.to_string())
+    }
+}

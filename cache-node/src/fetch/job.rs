@@ -1,0 +1,179 @@
+//! One flight's work: asks the tier who has or fetches the key, and does what it says, again and
+//! again until there is an object, a reason to pass, or none left to try.
+//!
+//! What was received of an object survives a source that is lost: the next source goes on from
+//! there, if it has the same version; if not, the object fails, and versions are never mixed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shoal_proto::wire::v1::follow_failed::Reason;
+use shoal_proto::{NodeId, ObjectKey};
+use tokio::sync::oneshot;
+
+use super::Inner;
+use super::flight::{Flight, Outcome};
+use super::types::{FetchError, FetchRequest, Lookup, OriginResponse};
+use crate::directory::{Acquired, Change, Known, Lease};
+use crate::metrics::Tier;
+use crate::store::StoredObject;
+use crate::transfer::{CopyRequest, FillEntry, Live};
+
+/// Sources tried before a flight gives up.
+const ATTEMPTS_MAX: u32 = 12;
+/// Pause before the second attempt; doubled for each further one.
+const PAUSE_MS: u64 = 20;
+/// Longest pause between two attempts.
+const PAUSE_MS_MAX: u64 = 1_000;
+
+/// What one source came to.
+pub(super) enum Step {
+    /// The flight has its outcome, and nothing is left to do.
+    Landed,
+    /// Another source is to be asked.
+    Again,
+}
+
+/// A flight and what it knows.
+pub(super) struct Job {
+    pub(super) inner: Arc<Inner>,
+    pub(super) request: FetchRequest,
+    pub(super) flight: Flight,
+    /// A stored object that may be validated, or served when the origin fails.
+    pub(super) stale: Option<Arc<StoredObject>>,
+    /// The client that started the flight, for a response that may not be stored.
+    pub(super) pass: Option<oneshot::Sender<OriginResponse>>,
+    /// Take a copy from there, before anybody is asked.
+    pub(super) copy: Option<CopyRequest>,
+    pub(super) live: Option<Arc<Live>>,
+    pub(super) known: Known,
+}
+
+impl Job {
+    pub(super) fn new(inner: Arc<Inner>, request: FetchRequest, flight: Flight) -> Self {
+        Self {
+            inner,
+            request,
+            flight,
+            stale: None,
+            pass: None,
+            copy: None,
+            live: None,
+            known: Known::default(),
+        }
+    }
+
+    pub(super) fn key(&self) -> ObjectKey {
+        self.request.key
+    }
+
+    /// Flies until there is an outcome.
+    pub(super) async fn run(mut self) {
+        let entry = self.inner.fills.expect(self.key());
+        if self.arrived_meanwhile().await {
+            return;
+        }
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                let pause = (PAUSE_MS << (attempt - 1).min(10)).min(PAUSE_MS_MAX);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            if self.inner.tasks.is_stopped() {
+                self.fail(FetchError::Closed);
+                return;
+            }
+            if let Step::Landed = self.attempt(&entry).await {
+                return;
+            }
+        }
+        // Nobody in the cluster could help: this node's own request is the last resort.
+        if let Step::Again = self.fill(&entry, None).await {
+            self.fail(FetchError::Unreachable {
+                origin: self.request.site.origin(),
+                reason: "no source could be found".to_owned(),
+            });
+        }
+    }
+
+    async fn attempt(&mut self, entry: &FillEntry) -> Step {
+        if let Some(copy) = self.copy.take() {
+            return self.take_copy(entry, copy).await;
+        }
+        let site = self.request.site.name().to_owned();
+        match self.inner.directory.acquire(self.key(), &site, &self.known).await {
+            Ok(Acquired::Have { head, holders }) => {
+                entry.ended(Reason::Gone, "this node pulls the object from its holders");
+                self.pull_from(head, holders).await
+            }
+            Ok(Acquired::Follow { lease, filler }) => {
+                entry.ended(Reason::Gone, "this node follows another's fill");
+                self.follow(&filler, lease).await
+            }
+            Ok(Acquired::Fill(lease)) => self.fill(entry, Some(lease)).await,
+            Ok(Acquired::Pass) => {
+                entry.ended(Reason::NotStorable, "responses for this key are not stored");
+                self.flight.set(Outcome::Pass);
+                Step::Landed
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no super-node answers, this node fills alone");
+                self.fill(entry, None).await
+            }
+        }
+    }
+
+    /// A request that found nothing may start a flight just after another's has landed.
+    async fn arrived_meanwhile(&mut self) -> bool {
+        let Some(found) = self.inner.store.get(&self.key()).await else { return false };
+        if self.inner.may_serve(&found) {
+            let tier = found.tier();
+            self.flight.set(Outcome::Stored(found, tier, Lookup::Hit));
+            return true;
+        }
+        if !self.inner.directory.fenced(found.manifest().head()) {
+            self.known.stale = Some(found.manifest().id());
+            self.stale = Some(found);
+        }
+        false
+    }
+
+    /// Ends the flight without a response; what clients already read breaks off.
+    pub(super) fn fail(&self, error: FetchError) {
+        match &self.live {
+            Some(live) => live.fail(error.to_string()),
+            None => self.flight.set(Outcome::Failed(error)),
+        }
+    }
+
+    /// What was received so far cannot be continued: its readers are cut off, and the flight ends.
+    pub(super) fn broken(&self, reason: &str) -> Step {
+        if let Some(live) = &self.live {
+            live.fail(reason);
+        }
+        Step::Landed
+    }
+
+    /// Clients may read the growing object from now on.
+    pub(super) fn show(&mut self, live: Arc<Live>, tier: Tier) {
+        let lookup = if self.stale.is_some() { Lookup::Replaced } else { Lookup::Miss };
+        self.live = Some(live.clone());
+        self.flight.set(Outcome::Live(live, tier, lookup));
+    }
+
+    /// Tells the tier that this node holds the object.
+    pub(super) async fn announce(&self, stored: &StoredObject) {
+        let object = stored.object_id();
+        self.inner.directory.announce(Change { key: self.key(), object, held: true }).await;
+    }
+
+    pub(super) fn next_source_without(&mut self, holder: NodeId) {
+        if !self.known.failed.contains(&holder) {
+            self.known.failed.push(holder);
+        }
+    }
+
+    pub(super) fn fence_position(&self, lease: Option<Lease>) -> u64 {
+        let known = self.inner.directory.fence_position();
+        lease.map_or(known, |lease| lease.fence_position)
+    }
+}

@@ -1,0 +1,268 @@
+//! Sources within the cluster: holders of a whole object, a running fill, a copy on request.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use shoal_proto::wire::v1::{self, follow_failed::Reason};
+use shoal_proto::{ChunkHash, LeaseId, Manifest, NodeId, ObjectHead, ObjectId};
+
+use super::flight::Outcome;
+use super::job::{Job, Step};
+use super::types::{FetchError, Lookup};
+use crate::clock;
+use crate::membership::Member;
+use crate::metrics::Tier;
+use crate::store::StoreError;
+use crate::transfer::{CopyRequest, FillEntry, Followed, Live, PullError, pull};
+
+impl Job {
+    /// Pulls a whole object from its holders.
+    pub(super) async fn pull_from(&mut self, head: v1::IndexHead, holders: Vec<Member>) -> Step {
+        let Ok(object) = ObjectId::try_from(head.object_id.as_ref()) else { return Step::Again };
+        let publisher = NodeId(head.publisher_node_id);
+        // The publisher has the newest manifest; the others' may be from before a revalidation.
+        let mut holders = holders;
+        holders.sort_by_key(|holder| holder.id != publisher);
+        let Some((manifest, body)) = self.manifest_from(object, &holders).await else {
+            return Step::Again;
+        };
+        if let Some(stale) = self.stale.as_ref().filter(|stale| stale.object_id() == object) {
+            let tier = stale.tier();
+            return match self.inner.store.refresh(manifest).await {
+                Ok(stored) => {
+                    self.flight.set(Outcome::Stored(stored, tier, Lookup::Revalidated));
+                    Step::Landed
+                }
+                Err(_) => Step::Again,
+            };
+        }
+        let manifest = Arc::new(manifest);
+        let Some(live) = self.continue_or_begin(manifest.head().clone(), &manifest).await else {
+            return Step::Landed;
+        };
+        let pulled = match body {
+            Some(data) => self.put_small(&live, data).await,
+            None => {
+                self.show(live.clone(), Tier::Peer);
+                pull(&self.inner.peers, &manifest, &holders, &live).await
+            }
+        };
+        match pulled {
+            Ok(()) => self.finish_pull(&live, manifest.length()).await,
+            Err(PullError::NoHolder { last }) => {
+                tracing::debug!(error = %last, "no holder gave the whole object");
+                holders.iter().for_each(|holder| self.next_source_without(holder.id));
+                Step::Again
+            }
+            Err(PullError::Store(error)) => self.broken(&error.to_string()),
+        }
+    }
+
+    async fn manifest_from(
+        &mut self,
+        object: ObjectId,
+        holders: &[Member],
+    ) -> Option<(Manifest, Option<bytes::Bytes>)> {
+        let now_ms = clock::unix_ms();
+        for holder in holders {
+            match self.inner.peers.manifest(holder, self.key(), object).await {
+                Ok((manifest, body)) if manifest.head().freshness.is_fresh(now_ms) => {
+                    return Some((manifest, body));
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(holder = holder.name, %error, "no manifest");
+                    self.inner.peers.metrics().failures.inc();
+                }
+            }
+            self.next_source_without(holder.id);
+        }
+        None
+    }
+
+    async fn put_small(&self, live: &Live, data: bytes::Bytes) -> Result<(), PullError> {
+        if !data.is_empty() && !live.has_chunk(0) {
+            let hash = ChunkHash::of(&data);
+            live.put_chunk(0, data, hash).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish_pull(&mut self, live: &Arc<Live>, length: u64) -> Step {
+        match live.finish(length).await {
+            Ok(stored) => {
+                if !matches!(self.flight.outcome(), Outcome::Live(..)) {
+                    let lookup = if self.stale.is_some() { Lookup::Replaced } else { Lookup::Miss };
+                    self.flight.set(Outcome::Stored(stored.clone(), Tier::Peer, lookup));
+                }
+                self.flight.land();
+                self.announce(&stored).await;
+                Step::Landed
+            }
+            Err(error) => self.broken(&error.to_string()),
+        }
+    }
+
+    /// The growing object to go on with, if the source has the same version; a new one otherwise.
+    /// `None` when neither is possible: the flight then has its outcome.
+    async fn continue_or_begin(
+        &mut self,
+        head: ObjectHead,
+        manifest: &Manifest,
+    ) -> Option<Arc<Live>> {
+        if let Some(live) = self.live.clone() {
+            let held = (0..manifest.chunk_count()).filter_map(|i| Some((i, live.hash(i)?)));
+            let same = head.length == live.head().length || live.head().length.is_none();
+            if same && held.into_iter().all(|(i, hash)| manifest.hash(i) == Some(hash)) {
+                return Some(live);
+            }
+            self.broken("the object has another version now");
+            return None;
+        }
+        self.begin(head, None).await
+    }
+
+    /// A place in the store for a new object; without room everybody asks the origin.
+    pub(super) async fn begin(
+        &mut self,
+        head: ObjectHead,
+        lease: Option<LeaseId>,
+    ) -> Option<Arc<Live>> {
+        match self.inner.store.begin(head).await {
+            Ok(partial) => Some(Live::new(partial, lease)),
+            Err(error) => {
+                if !matches!(error, StoreError::NoRoom { .. }) {
+                    tracing::warn!(%error, "the store takes no object, passing through");
+                }
+                self.flight.set(Outcome::Pass);
+                None
+            }
+        }
+    }
+
+    /// Follows a fill that runs on another node.
+    pub(super) async fn follow(&mut self, filler: &Member, lease: LeaseId) -> Step {
+        let first = self.live.as_ref().map_or(0, |live| live.chunks_in_order());
+        let events = match self.inner.peers.follow(filler, self.key(), lease, first).await {
+            Ok(events) => events,
+            Err(error) => return self.lost_filler(filler, lease, &error.to_string()),
+        };
+        let mut events = std::pin::pin!(events);
+        while let Some(event) = events.next().await {
+            let step = match event {
+                Ok(Followed::Head(head)) => self.follow_head(*head).await,
+                Ok(Followed::Chunk { index, hash, data }) => {
+                    self.follow_chunk(index, hash, data).await
+                }
+                Ok(Followed::Done(manifest)) => Some(self.follow_done(&manifest).await),
+                Ok(Followed::Failed(reason, message)) => {
+                    Some(self.follow_failed(reason, message, (filler, lease)))
+                }
+                Err(error) => return self.lost_filler(filler, lease, &error.to_string()),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+        self.lost_filler(filler, lease, "the stream ended without an end")
+    }
+
+    fn lost_filler(&mut self, filler: &Member, lease: LeaseId, reason: &str) -> Step {
+        tracing::info!(filler = filler.name, reason, "a fill's filler was lost");
+        self.inner.peers.metrics().failures.inc();
+        self.known.suspect = Some((filler.id, lease));
+        Step::Again
+    }
+
+    async fn follow_head(&mut self, head: ObjectHead) -> Option<Step> {
+        match self.live.clone() {
+            Some(live) => {
+                let same = head.length == live.head().length
+                    && head.chunk_size == live.head().chunk_size
+                    && head.header("etag") == live.head().header("etag");
+                (!same).then(|| self.broken("the object has another version now"))
+            }
+            None => match self.begin(head, None).await {
+                Some(live) => {
+                    self.show(live, Tier::Peer);
+                    None
+                }
+                None => Some(Step::Landed),
+            },
+        }
+    }
+
+    async fn follow_chunk(
+        &mut self,
+        index: u32,
+        hash: ChunkHash,
+        data: bytes::Bytes,
+    ) -> Option<Step> {
+        let live = self.live.clone()?;
+        if data.is_empty() {
+            let same = live.hash(index) == Some(hash);
+            return (!same).then(|| self.broken("the object has another version now"));
+        }
+        match live.put_chunk(index, data, hash).await {
+            Ok(()) => None,
+            Err(error) => Some(self.broken(&error.to_string())),
+        }
+    }
+
+    async fn follow_done(&mut self, manifest: &Manifest) -> Step {
+        let Some(live) = self.live.clone() else { return Step::Again };
+        self.finish_pull(&live, manifest.length()).await
+    }
+
+    fn follow_failed(
+        &mut self,
+        reason: Reason,
+        message: String,
+        (filler, lease): (&Member, LeaseId),
+    ) -> Step {
+        let origin = self.request.site.origin();
+        match reason {
+            Reason::NotStorable => self.flight.set(Outcome::Pass),
+            Reason::Timeout => {
+                let waited_ms = self.request.site.first_byte_timeout.as_millis() as u64;
+                self.fail(FetchError::Timeout { origin, waited_ms });
+            }
+            Reason::Origin => self.fail(FetchError::Unreachable { origin, reason: message }),
+            Reason::Gone | Reason::Unspecified => {
+                return self.lost_filler(filler, lease, &message);
+            }
+        }
+        Step::Landed
+    }
+
+    /// Takes a copy as another node wished; then, or when it cannot, goes on as any flight.
+    pub(super) async fn take_copy(&mut self, entry: &FillEntry, copy: CopyRequest) -> Step {
+        entry.ended(Reason::Gone, "this node takes a copy");
+        let view = self.inner.directory.view();
+        let Some(holder) = view.member(copy.holder).cloned() else {
+            self.flight.set(Outcome::Again);
+            return Step::Landed;
+        };
+        let step = match (copy.lease, copy.object) {
+            (Some(lease), _) => self.follow(&holder, lease).await,
+            (None, Some(object)) => {
+                let head = v1::IndexHead {
+                    object_id: object.to_wire(),
+                    publisher_node_id: holder.id.0,
+                    ..v1::IndexHead::default()
+                };
+                self.pull_from(head, vec![holder]).await
+            }
+            (None, None) => Step::Again,
+        };
+        // Only a copy that has begun is worth the origin's bytes: it saves those it already has.
+        if matches!(step, Step::Again) && self.live.is_none() {
+            self.flight.set(Outcome::Again);
+            return Step::Landed;
+        }
+        if self.live.is_some() {
+            self.inner.peers.metrics().copies_taken.inc();
+        }
+        step
+    }
+}

@@ -1,0 +1,188 @@
+//! The wiring: binds, builds, serves, drains. The only module that knows every other.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `mod` | [`run`]: what both roles share |
+//! | `cache` | a caching node |
+//! | `tier` | a super-node |
+//!
+//! A stop goes from the outside in: unready, clients' connections finished, peers' streams ended,
+//! the session closed, the store flushed; the admin listener last.
+
+mod cache;
+mod tier;
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use shoal_proto::wire::v1;
+use tokio::sync::watch;
+
+use crate::admin::{AdminServer, AdminState, Readiness, StatusDocument};
+use crate::config::Config;
+use crate::identity::{Claim, Identity, IdentityError};
+use crate::membership::Role;
+use crate::metrics::Metrics;
+use crate::store::StoreError;
+use crate::supernode::SuperNodeError;
+
+/// This version, told to other members.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Why a member could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its data directory cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A listener cannot be bound.
+    #[error("{key} {address}: {source}; expected a free port of this machine")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The certificate, key or authority cannot be used.
+    #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
+    Tls(#[from] tonic::transport::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The super-node cannot start.
+    #[error(transparent)]
+    SuperNode(#[from] SuperNodeError),
+    /// A metric's name is taken.
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// A task of the member died.
+    #[error("a background task died, see the log; the member stopped so that no hole is left")]
+    Died,
+}
+
+impl NodeError {
+    /// Whether the configuration is at fault, not the machine.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Identity(error) if error.is_configuration())
+    }
+}
+
+/// A member that runs, in either role.
+struct Running {
+    ready: watch::Sender<Readiness>,
+    metrics: Metrics,
+    /// Set once the role has started.
+    status: watch::Sender<Arc<dyn Fn() -> StatusDocument + Send + Sync>>,
+}
+
+/// Listeners, bound before anything on disk is touched.
+struct Listeners {
+    admin: TcpListener,
+    cluster: tokio::net::TcpListener,
+    edge: Option<tokio::net::TcpListener>,
+}
+
+/// Runs a member until `stop`.
+///
+/// # Errors
+/// When it cannot start, or a task of it dies.
+pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+    let listeners = bind(&config)?;
+    let claim =
+        Claim { cluster_id: &config.cluster.id, name: &config.node.name, role: config.node.role };
+    let identity = Identity::open(&config.node.data_dir, claim)?;
+    let me = introduce(&config, &identity);
+    let base = describe(&config, &me);
+    let metrics = Metrics::new()?;
+    let starting = Readiness { ready: false, reason: "starting".to_owned() };
+    let (ready, told) = watch::channel(starting);
+    let first: Arc<dyn Fn() -> StatusDocument + Send + Sync> = {
+        let base = base.clone();
+        Arc::new(move || base.clone())
+    };
+    let (status, current) = watch::channel(first);
+    let state = AdminState {
+        metrics: metrics.clone(),
+        ready: told,
+        status: Arc::new(move || {
+            let of_role = current.borrow().clone();
+            of_role()
+        }),
+    };
+    let address = config.admin.listen;
+    let admin = AdminServer::start(listeners.admin, state)
+        .map_err(|source| NodeError::Listen { key: "admin.listen", address, source })?;
+    let running = Running { ready, metrics, status };
+    tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
+    let ended = match (config.node.role, listeners.edge) {
+        (Role::Node, Some(edge)) => {
+            let parts = cache::Listeners { edge, cluster: listeners.cluster };
+            cache::run((config, me, base), parts, &running, stop).await
+        }
+        _ => tier::run((config, me, base), listeners.cluster, &running, stop).await,
+    };
+    admin.stop();
+    tracing::info!("stopped");
+    ended
+}
+
+fn bind(config: &Config) -> Result<Listeners, NodeError> {
+    let bound = |key: &'static str, address: SocketAddr| {
+        let failed = move |source| NodeError::Listen { key, address, source };
+        let listener = TcpListener::bind(address).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok::<_, NodeError>(listener)
+    };
+    let on_runtime = |key: &'static str, address: SocketAddr| {
+        let failed = move |source| NodeError::Listen { key, address, source };
+        tokio::net::TcpListener::from_std(bound(key, address)?).map_err(failed)
+    };
+    let edge = config.cache.as_ref().map(|cache| on_runtime("edge.listen", cache.edge.listen));
+    Ok(Listeners {
+        admin: bound("admin.listen", config.admin.listen)?,
+        cluster: on_runtime("cluster.listen", config.cluster.listen)?,
+        edge: edge.transpose()?,
+    })
+}
+
+fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
+    let role = match config.node.role {
+        Role::Node => v1::Role::Node,
+        Role::Super => v1::Role::Super,
+    };
+    let edge = config.cache.as_ref().map(|cache| config.address(cache.edge.listen));
+    v1::NodeInfo {
+        node_id: identity.node_id.0,
+        name: config.node.name.clone(),
+        role: role.into(),
+        cluster_address: config.address(config.cluster.listen),
+        edge_address: edge.unwrap_or_default(),
+        admin_address: config.address(config.admin.listen),
+        zone: config.node.zone.clone(),
+        version: VERSION.to_owned(),
+    }
+}
+
+fn describe(config: &Config, me: &v1::NodeInfo) -> StatusDocument {
+    StatusDocument {
+        cluster_id: config.cluster.id.to_string(),
+        name: me.name.clone(),
+        node_id: shoal_proto::NodeId(me.node_id).to_string(),
+        role: config.node.role.name().to_owned(),
+        version: VERSION.to_owned(),
+        ..StatusDocument::default()
+    }
+}
+
+impl Running {
+    fn set_ready(&self, ready: bool, reason: &str) {
+        self.ready.send_replace(Readiness { ready, reason: reason.to_owned() });
+    }
+
+    fn set_status(&self, status: impl Fn() -> StatusDocument + Send + Sync + 'static) {
+        self.status.send_replace(Arc::new(status));
+    }
+}

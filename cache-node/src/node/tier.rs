@@ -1,0 +1,75 @@
+//! A super-node: the tier's part of it, behind the cluster listener.
+
+use std::future::Future;
+use std::time::Duration;
+
+use shoal_proto::wire::v1;
+
+use super::{NodeError, Running};
+use crate::admin::StatusDocument;
+use crate::config::Config;
+use crate::metrics::IndexMetrics;
+use crate::rpc::{self, Channels};
+use crate::supernode::{SuperConfig, SuperNode};
+use crate::tasks::Tasks;
+
+/// For running calls to end at the stop.
+const CALLS_GRACE: Duration = Duration::from_secs(2);
+/// For everything to end at the stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Runs a super-node until `stop`.
+pub(super) async fn run(
+    (config, me, base): (Config, v1::NodeInfo, StatusDocument),
+    listener: tokio::net::TcpListener,
+    running: &Running,
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let tasks = Tasks::new();
+    let channels = Channels::new(config.cluster.security.clone());
+    let metrics = IndexMetrics::new(&running.metrics)?;
+    let super_config = SuperConfig {
+        cluster_id: config.cluster.id.clone(),
+        me,
+        dir: config.node.data_dir.clone(),
+        bootstrap: config.cluster.bootstrap,
+        seeds: config.cluster.super_nodes.clone(),
+    };
+    let mut server = rpc::server(&config.cluster.security)?;
+    let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
+    let router = node.services(&mut server);
+    let serving = Tasks::new();
+    let stopped = serving.token();
+    serving.spawn("cluster-listener", async move {
+        if let Err(error) = rpc::serve(router, listener, stopped, CALLS_GRACE).await {
+            tracing::error!(%error, "the cluster listener failed");
+        }
+    });
+    let view = node.view();
+    running.set_status({
+        let (node, view) = (node.clone(), view.clone());
+        move || {
+            let mut document = base.clone().with_view(&view.borrow());
+            document.applied_position = node.applied_position();
+            document
+        }
+    });
+    let mut joined = view;
+    tokio::pin!(stop);
+    let ready = async {
+        // The sender lives as long as the super-node.
+        let _ = joined.wait_for(|view| view.leader.is_some() && node.is_voter()).await;
+        running.set_ready(true, "ready");
+        tasks.stopped().await;
+    };
+    let died = tokio::select! {
+        () = &mut stop => false,
+        () = ready => true,
+    };
+    running.set_ready(false, "stopping");
+    node.shutdown().await;
+    if !serving.shutdown(STOP_DEADLINE).await || !tasks.shutdown(STOP_DEADLINE).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    if died { Err(NodeError::Died) } else { Ok(()) }
+}

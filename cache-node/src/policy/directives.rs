@@ -1,0 +1,260 @@
+//! `Cache-Control` (RFC 9111 section 5.2) and `CDN-Cache-Control` (RFC 9213), exactly.
+//!
+//! Invariants: names are compared without letter case; text within a quoted string is never a
+//! directive; numbers saturate. A directive that restricts counts however malformed its value is;
+//! one that permits counts only when well-formed; a malformed number of seconds counts as 0.
+
+use http::HeaderMap;
+use http::header::CACHE_CONTROL;
+
+use super::structured::{self, Item, is_token};
+
+/// `CDN-Cache-Control`: for this cache and its like alone.
+const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
+
+/// What a response says to a shared cache. Times are in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseDirectives {
+    /// `no-store`.
+    pub no_store: bool,
+    /// `no-cache`, with or without field names: qualified forms count as the plain one.
+    pub no_cache: bool,
+    /// `private`, with or without field names.
+    pub private: bool,
+    /// `must-revalidate` or `proxy-revalidate`.
+    pub must_revalidate: bool,
+    /// `must-understand`.
+    pub must_understand: bool,
+    /// `public`, `s-maxage` or `must-revalidate`: RFC 9111 section 3.5.
+    pub allows_authorized: bool,
+    /// `s-maxage`; 0 when malformed or contradictory.
+    pub s_maxage: Option<u64>,
+    /// `max-age`; 0 when malformed or contradictory.
+    pub max_age: Option<u64>,
+    /// `stale-while-revalidate` (RFC 5861 section 3); 0 when malformed.
+    pub stale_while_revalidate: Option<u64>,
+    /// `stale-if-error` (RFC 5861 section 4); 0 when malformed.
+    pub stale_if_error: Option<u64>,
+    /// From `CDN-Cache-Control`: `Cache-Control` and `Expires` do not count (RFC 9213 section 2.2).
+    pub targeted: bool,
+}
+
+impl ResponseDirectives {
+    /// Reads a response's headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        if let Some(targeted) = targeted(headers) {
+            return targeted;
+        }
+        let mut found = Self::default();
+        let whole = for_each(headers, |directive| found.add(directive));
+        if !whole {
+            // RFC 9111 section 4.2.1 encourages to treat unclear freshness as stale.
+            found.s_maxage = found.s_maxage.map(|_| 0);
+            found.max_age = Some(0);
+            found.stale_while_revalidate = None;
+            found.stale_if_error = None;
+            found.allows_authorized = false;
+        }
+        found
+    }
+
+    fn add(&mut self, directive: Directive<'_>) {
+        let plain = directive.value == Value::Absent;
+        match directive.name.to_ascii_lowercase().as_slice() {
+            b"no-store" => self.no_store = true,
+            b"no-cache" => self.no_cache = true,
+            b"private" => self.private = true,
+            b"must-understand" => self.must_understand = true,
+            b"proxy-revalidate" => self.must_revalidate = true,
+            b"must-revalidate" => {
+                self.must_revalidate = true;
+                self.allows_authorized |= plain;
+            }
+            b"public" => self.allows_authorized |= plain,
+            b"s-maxage" => {
+                self.allows_authorized |= directive.seconds().is_some();
+                merge(&mut self.s_maxage, directive);
+            }
+            b"max-age" => merge(&mut self.max_age, directive),
+            b"stale-while-revalidate" => merge(&mut self.stale_while_revalidate, directive),
+            b"stale-if-error" => merge(&mut self.stale_if_error, directive),
+            _ => {}
+        }
+    }
+}
+
+/// What a request asks of a cache. Times are in seconds. The default asks nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestDirectives {
+    /// `no-cache`.
+    pub no_cache: bool,
+    /// `no-store`.
+    pub no_store: bool,
+    /// `only-if-cached`.
+    pub only_if_cached: bool,
+    /// `max-age`; 0 when malformed.
+    pub max_age: Option<u64>,
+    /// `min-fresh`; 0 when malformed.
+    pub min_fresh: Option<u64>,
+}
+
+impl RequestDirectives {
+    /// Reads a request's headers. `max-stale` is never granted, so it is not read.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut found = Self::default();
+        for_each(headers, |directive| match directive.name.to_ascii_lowercase().as_slice() {
+            b"no-cache" => found.no_cache = true,
+            b"no-store" => found.no_store = true,
+            b"only-if-cached" => found.only_if_cached = true,
+            b"max-age" => merge(&mut found.max_age, directive),
+            b"min-fresh" => merge(&mut found.min_fresh, directive),
+            _ => {}
+        });
+        found
+    }
+}
+
+/// Two values that disagree leave nothing to trust (RFC 9111 section 4.2.1).
+fn merge(kept: &mut Option<u64>, directive: Directive<'_>) {
+    let seconds = directive.seconds().unwrap_or(0);
+    *kept = Some(if kept.is_none_or(|before| before == seconds) { seconds } else { 0 });
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Value<'a> {
+    Absent,
+    /// A token, or what stands within quotes.
+    Text(&'a [u8]),
+    Malformed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Directive<'a> {
+    name: &'a [u8],
+    value: Value<'a>,
+}
+
+impl Directive<'_> {
+    /// `delta-seconds` (RFC 9111 section 1.2.2), saturating.
+    fn seconds(&self) -> Option<u64> {
+        let Value::Text(text) = self.value else { return None };
+        delta_seconds(text)
+    }
+}
+
+/// `delta-seconds`: digits only, saturating.
+pub(super) fn delta_seconds(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let add = |sum: u64, digit: &u8| sum.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
+    Some(text.iter().fold(0, add))
+}
+
+/// Calls `found` for each directive of all `Cache-Control` lines; false when a line ended within a
+/// quoted string.
+fn for_each(headers: &HeaderMap, mut found: impl FnMut(Directive<'_>)) -> bool {
+    let mut whole = true;
+    for line in headers.get_all(CACHE_CONTROL) {
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            let (piece, after, closed) = split_piece(rest);
+            whole &= closed;
+            rest = after;
+            if let Some(directive) = parse_piece(piece.trim_ascii()) {
+                found(directive);
+            }
+        }
+    }
+    whole
+}
+
+/// Up to the next comma outside quotes: the piece, what follows the comma, whether quotes closed.
+fn split_piece(text: &[u8]) -> (&[u8], &[u8], bool) {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, byte) in text.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' if !quoted => return (&text[..at], &text[at + 1..], true),
+            _ => {}
+        }
+    }
+    (text, &[], !quoted)
+}
+
+fn parse_piece(piece: &[u8]) -> Option<Directive<'_>> {
+    let end = piece.iter().position(|byte| !is_token(*byte)).unwrap_or(piece.len());
+    let (name, rest) = piece.split_at(end);
+    if name.is_empty() {
+        return None;
+    }
+    let value = match rest.split_first() {
+        None => Value::Absent,
+        Some((b'=', value)) => parse_value(value),
+        Some(_) => Value::Malformed,
+    };
+    Some(Directive { name, value })
+}
+
+fn parse_value(text: &[u8]) -> Value<'_> {
+    if let Some(inner) = text.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")) {
+        // No directive that is read here needs an escape.
+        let plain = !inner.iter().any(|byte| matches!(byte, b'"' | b'\\'));
+        return if plain { Value::Text(inner) } else { Value::Malformed };
+    }
+    let token = !text.is_empty() && text.iter().all(|byte| is_token(*byte));
+    if token { Value::Text(text) } else { Value::Malformed }
+}
+
+/// `CDN-Cache-Control`, if present, not empty and well-formed with the types that its directives
+/// have; otherwise it is ignored as a whole (RFC 9213 section 2.1).
+fn targeted(headers: &HeaderMap) -> Option<ResponseDirectives> {
+    let lines: Vec<_> = headers.get_all(CDN_CACHE_CONTROL).iter().map(|v| v.as_bytes()).collect();
+    let joined = lines.join(&b", "[..]);
+    let members = structured::dictionary(&joined)?;
+    if members.is_empty() {
+        return None;
+    }
+    let mut found = ResponseDirectives { targeted: true, ..ResponseDirectives::default() };
+    for (key, item) in members {
+        add_targeted(&mut found, key, item)?;
+    }
+    Some(found)
+}
+
+fn add_targeted(found: &mut ResponseDirectives, key: &[u8], item: Item) -> Option<()> {
+    let flag = || if let Item::Boolean(set) = item { Some(set) } else { None };
+    let seconds = || match item {
+        Item::Integer(seconds) => u64::try_from(seconds).ok(),
+        _ => None,
+    };
+    match key {
+        b"no-store" => found.no_store = flag()?,
+        // These two may carry field names, which count as the plain form.
+        b"no-cache" => found.no_cache = flag().unwrap_or(true),
+        b"private" => found.private = flag().unwrap_or(true),
+        b"must-understand" => found.must_understand = flag()?,
+        b"proxy-revalidate" => found.must_revalidate |= flag()?,
+        b"must-revalidate" => {
+            found.must_revalidate |= flag()?;
+            found.allows_authorized |= flag()?;
+        }
+        b"public" => found.allows_authorized |= flag()?,
+        b"s-maxage" => {
+            found.s_maxage = Some(seconds()?);
+            found.allows_authorized = true;
+        }
+        b"max-age" => found.max_age = Some(seconds()?),
+        b"stale-while-revalidate" => found.stale_while_revalidate = Some(seconds()?),
+        b"stale-if-error" => found.stale_if_error = Some(seconds()?),
+        _ => {}
+    }
+    Some(())
+}
+
+#[cfg(test)]
+#[path = "directives_tests.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+//! Sites: what is accepted, what is refused and how, which site a host finds.
+
+use super::*;
+
+fn config(name: &str, hosts: &[&str], origin: &str) -> SiteConfig {
+    SiteConfig {
+        name: name.into(),
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        origin: origin.into(),
+        host_header: HostHeader::Origin,
+        connect_timeout_ms: connect_timeout_ms(),
+        first_byte_timeout_ms: first_byte_timeout_ms(),
+        between_bytes_timeout_ms: between_bytes_timeout_ms(),
+        max_object_bytes: max_object_bytes(),
+    }
+}
+
+fn found(sites: &Sites, host: &str) -> Option<String> {
+    sites.find(host).map(|site| site.name().to_owned())
+}
+
+#[test]
+fn a_site_needs_little() {
+    let text = "name = \"docs\"\nhosts = [\"docs.test\"]\norigin = \"https://origin.test\"\n";
+    let config: SiteConfig = toml::from_str(text).unwrap();
+    let sites = Sites::new(vec![config]).unwrap();
+    let site = sites.get("docs").unwrap();
+    assert_eq!(site.origin(), "https://origin.test");
+    assert_eq!(site.first_byte_timeout, Duration::from_secs(10));
+    assert_eq!(site.between_bytes_timeout, Duration::from_secs(30));
+    assert_eq!(site.host_header(), HostHeader::Origin);
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    let text = "name = \"a\"\nhosts = [\"a\"]\norigin = \"http://o\"\nttl = 5\n";
+    let refused = toml::from_str::<SiteConfig>(text).unwrap_err().to_string();
+    assert!(refused.contains("ttl"), "{refused}");
+}
+
+#[test]
+fn the_most_exact_host_wins_whatever_port_and_case() {
+    let sites = Sites::new(vec![
+        config("exact", &["www.example.com"], "http://o1"),
+        config("below", &["*.example.com"], "http://o2"),
+        config("deep", &["*.eu.example.com"], "http://o3"),
+        config("v6", &["[::1]"], "http://o4"),
+    ])
+    .unwrap();
+    for (host, site) in [
+        ("www.example.com", Some("exact")),
+        ("WWW.Example.COM:8080", Some("exact")),
+        ("www.example.com.", Some("exact")),
+        ("www.example.com.:80", Some("exact")),
+        ("img.example.com", Some("below")),
+        ("a.b.example.com", Some("below")),
+        ("a.eu.example.com", Some("deep")),
+        ("eu.example.com", Some("below")),
+        ("example.com", None),
+        ("badexample.com", None),
+        ("[::1]:8080", Some("v6")),
+        ("[::2]", None),
+        ("", None),
+    ] {
+        assert_eq!(found(&sites, host).as_deref(), site, "{host}");
+    }
+    let sites = Sites::new(vec![config("all", &["*"], "http://o")]).unwrap();
+    assert_eq!(found(&sites, "anything:1").as_deref(), Some("all"));
+}
+
+#[test]
+fn all_faults_are_reported_at_once_by_site_and_field() {
+    let refused = Sites::new(vec![
+        SiteConfig { first_byte_timeout_ms: 0, ..config("a b", &["a:80"], "ftp://o") },
+        SiteConfig { max_object_bytes: u64::MAX, ..config("two", &[], "http://o/path") },
+        config("two", &["*"], "http://user@o"),
+        config("four", &["x.test", "X.test"], "http://o:0"),
+    ])
+    .unwrap_err();
+    let fields: Vec<_> = refused.iter().map(|e| (e.site.as_str(), e.field)).collect();
+    assert_eq!(
+        fields,
+        [
+            ("a b", "name"),
+            ("a b", "hosts"),
+            ("a b", "first_byte_timeout_ms"),
+            ("a b", "origin"),
+            ("two", "hosts"),
+            ("two", "max_object_bytes"),
+            ("two", "origin"),
+            ("two", "name"),
+            ("two", "origin"),
+            ("four", "origin"),
+        ]
+    );
+    assert_eq!(
+        refused[3].to_string(),
+        "site \"a b\": origin = \"ftp://o\": write http:// or https://, a host and, where \
+         needed, a port"
+    );
+}
+
+#[test]
+fn a_host_belongs_to_one_site() {
+    let refused = Sites::new(vec![
+        config("one", &["x.test", "*.x.test", "*"], "http://o"),
+        config("two", &["X.test", "*.x.TEST", "*"], "http://o"),
+    ])
+    .unwrap_err();
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    assert!(refused.iter().all(|e| e.site == "two" && e.field == "hosts"));
+}
+
+#[test]
+fn origins_are_canonical() {
+    for (url, canonical) in [
+        ("http://Origin.Test:80/", "http://origin.test"),
+        ("HTTPS://origin.test:443", "https://origin.test"),
+        ("https://origin.test:8443", "https://origin.test:8443"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+        ("http://10.0.0.1", "http://10.0.0.1"),
+    ] {
+        let sites = Sites::new(vec![config("a", &["a"], url)]).unwrap();
+        assert_eq!(sites.get("a").unwrap().origin(), canonical);
+    }
+    for url in ["origin", "http://", "http://a b", "http://a:", "http://a:99999", "http://a?b"] {
+        assert!(Sites::new(vec![config("a", &["a"], url)]).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn the_origin_sees_its_own_host_or_the_clients() {
+    let own = config("own", &["a"], "http://origin.test:81");
+    let asked =
+        SiteConfig { host_header: HostHeader::Client, ..config("asked", &["b"], "http://o") };
+    let sites = Sites::new(vec![own, asked]).unwrap();
+    assert_eq!(sites.get("own").unwrap().host_for("A:8080"), "origin.test:81");
+    assert_eq!(sites.get("asked").unwrap().host_for("B:8080"), "b:8080");
+}

@@ -1,0 +1,115 @@
+//! What this node fills now, by key, for followers on other nodes. An entry is made before the
+//! lease is asked for, since a follower may be told of the lease before its holder is.
+//!
+//! Invariant: only a fill under a lease can be followed, never a pull: followers form no circles.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use shoal_proto::wire::v1::follow_failed::Reason;
+use shoal_proto::{LeaseId, ObjectKey};
+use tokio::sync::watch;
+
+use super::live::Live;
+
+/// Where a fill stands.
+#[derive(Clone)]
+pub enum Entry {
+    /// No head from the origin yet.
+    Pending,
+    /// Growing.
+    Live(Arc<Live>),
+    /// Over before it grew, or not a fill at all.
+    Ended(Reason, String),
+}
+
+/// This node's fills.
+#[derive(Default)]
+pub struct Fills {
+    by_key: Mutex<HashMap<ObjectKey, Known>>,
+}
+
+struct Known {
+    lease: Option<LeaseId>,
+    entry: watch::Sender<Entry>,
+}
+
+/// The right to say where a key's fill stands; dropping it ends the entry.
+pub struct FillEntry {
+    fills: Arc<Fills>,
+    key: ObjectKey,
+    sender: watch::Sender<Entry>,
+}
+
+impl Fills {
+    /// Makes an entry for a key whose fill may begin.
+    pub fn expect(self: &Arc<Self>, key: ObjectKey) -> FillEntry {
+        let sender = watch::Sender::new(Entry::Pending);
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.insert(key, Known { lease: None, entry: sender.clone() });
+        FillEntry { fills: self.clone(), key, sender }
+    }
+
+    /// Whether the key is being filled here under that lease.
+    pub fn holds(&self, key: &ObjectKey, lease: LeaseId) -> bool {
+        let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        by_key.get(key).is_some_and(|known| known.lease == Some(lease))
+    }
+
+    /// The growing object of a key under a lease, once its head is there.
+    ///
+    /// # Errors
+    /// Why there is none (any more).
+    pub async fn follow(
+        &self,
+        key: &ObjectKey,
+        lease: LeaseId,
+    ) -> Result<Arc<Live>, (Reason, String)> {
+        let gone = || (Reason::Gone, "no such fill here".to_owned());
+        let watched = {
+            let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+            by_key.get(key).map(|known| known.entry.subscribe())
+        };
+        let mut watched = watched.ok_or_else(gone)?;
+        let entry = watched
+            .wait_for(|entry| !matches!(entry, Entry::Pending))
+            .await
+            .map(|entry| entry.clone())
+            .map_err(|_| gone())?;
+        match entry {
+            Entry::Live(live) if live.lease() == Some(lease) => Ok(live),
+            Entry::Ended(reason, message) => Err((reason, message)),
+            Entry::Live(_) | Entry::Pending => Err(gone()),
+        }
+    }
+}
+
+impl FillEntry {
+    /// A fill under this lease begins: followers wait for its head.
+    pub fn begin(&self, lease: Option<LeaseId>) {
+        let mut by_key = self.fills.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = by_key.get_mut(&self.key) {
+            known.lease = lease;
+        }
+        self.sender.send_replace(Entry::Pending);
+    }
+
+    /// The fill has a head: followers may come.
+    pub fn live(&self, live: Arc<Live>) {
+        self.sender.send_replace(Entry::Live(live));
+    }
+
+    /// There is nothing to follow here.
+    pub fn ended(&self, reason: Reason, message: impl Into<String>) {
+        self.sender.send_replace(Entry::Ended(reason, message.into()));
+    }
+}
+
+impl Drop for FillEntry {
+    fn drop(&mut self) {
+        let mut by_key = self.fills.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_key.get(&self.key).is_some_and(|known| known.entry.same_channel(&self.sender)) {
+            by_key.remove(&self.key);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `docs/metrics.md` lists exactly the metrics of `cache-node/src/metrics.rs`, and no dashboard,
+//! alert or page names one that is not there. With `SHOAL_WRITE_DOCS=1` the page's table is
+//! written instead of compared (`make docs`).
+
+use std::fmt::Write;
+use std::fs;
+
+use crate::source::{code, literal};
+use crate::tree::{Tree, line_of, words};
+
+const SOURCE: &str = "cache-node/src/metrics.rs";
+const PAGE: &str = "docs/metrics.md";
+const BEGIN: &str = "<!-- metrics: begin -->\n";
+const END: &str = "<!-- metrics: end -->";
+
+/// Registering methods of `Metrics`, with the type that Prometheus shows and whether a label's
+/// name follows the help.
+const METHODS: [(&str, &str, bool); 6] = [
+    ("counter", "counter", false),
+    ("counters", "counter", true),
+    ("gauge", "gauge", false),
+    ("gauges", "gauge", true),
+    ("histogram", "histogram", false),
+    ("histograms", "histogram", true),
+];
+
+/// One metric as it is registered.
+#[derive(Debug, PartialEq, Eq)]
+struct Metric {
+    name: String,
+    kind: &'static str,
+    label: String,
+    help: String,
+}
+
+/// The metrics that `source` registers, in its order, and what cannot be read.
+fn registered(source: &str) -> (Vec<Metric>, Vec<String>) {
+    let end = source.find("#[cfg(test)]").unwrap_or(source.len());
+    let source = &source[..end];
+    let code = code(source);
+    let mut found = Vec::new();
+    for (method, kind, labelled) in METHODS {
+        for (at, call) in code.match_indices(&format!(".{method}(")) {
+            found.push((at, arguments(&source[at + call.len()..], kind, labelled)));
+        }
+    }
+    found.sort_by_key(|(at, _)| *at);
+    let mut metrics = Vec::new();
+    let mut problems = Vec::new();
+    for (at, metric) in found {
+        match metric {
+            Some(metric) => metrics.push(metric),
+            None => problems.push(format!(
+                "{SOURCE}:{}: write name, help and label as literals",
+                line_of(source, at)
+            )),
+        }
+    }
+    let named = source.matches("\"shoal_").count();
+    if named != metrics.len() || metrics.is_empty() {
+        let read = metrics.len();
+        problems.push(format!("{SOURCE}: {named} names \"shoal_...\", {read} registrations read"));
+    }
+    (metrics, problems)
+}
+
+fn arguments(text: &str, kind: &'static str, labelled: bool) -> Option<Metric> {
+    let (name, rest) = literal(text.trim_start())?;
+    let (help, rest) = literal(rest.trim_start().strip_prefix(',')?.trim_start())?;
+    let label = if labelled {
+        literal(rest.trim_start().strip_prefix(',')?.trim_start())?.0
+    } else {
+        String::new()
+    };
+    Some(Metric { name, kind, label, help })
+}
+
+fn table(metrics: &[Metric]) -> String {
+    let mut text = "| name | type | label | meaning |\n|---|---|---|---|\n".to_owned();
+    for Metric { name, kind, label, help } in metrics {
+        let label = if label.is_empty() { String::new() } else { format!("`{label}`") };
+        writeln!(text, "| `{name}` | {kind} | {label} | {help} |").unwrap();
+    }
+    text
+}
+
+/// The page with its table replaced; nothing without the two marks.
+fn written(page: &str, table: &str) -> Option<String> {
+    let (before, rest) = page.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}{table}{END}{after}"))
+}
+
+/// The page agrees with the source.
+pub(crate) fn page(tree: &Tree) -> Vec<String> {
+    let (metrics, mut problems) = registered(tree.text(SOURCE));
+    let page = tree.text(PAGE);
+    let Some(wanted) = written(page, &table(&metrics)) else {
+        problems.push(format!("{PAGE}: no table between `{}` and `{END}`", BEGIN.trim()));
+        return problems;
+    };
+    if std::env::var_os("SHOAL_WRITE_DOCS").is_some() {
+        fs::write(tree.root.join(PAGE), wanted).unwrap();
+        return problems;
+    }
+    if wanted != page {
+        let missing = wanted.lines().filter(|line| !page.lines().any(|other| other == *line));
+        let first = missing.take(3).collect::<Vec<_>>().join("\n");
+        problems.push(format!("{PAGE}: differs from {SOURCE}: run `make docs`\n{first}"));
+    }
+    problems
+}
+
+/// Every metric that a page, dashboard or alert names exists.
+pub(crate) fn mentions(tree: &Tree) -> Vec<String> {
+    let (metrics, mut problems) = registered(tree.text(SOURCE));
+    let pages = tree.files.iter().filter(|(path, _)| {
+        path.starts_with("deploy/") || path.starts_with("docs/") || path.ends_with(".md")
+    });
+    for (path, text) in pages {
+        for (at, name) in mentioned(text) {
+            if !metrics.iter().any(|metric| is_series(metric, name)) {
+                let line = line_of(text, at);
+                problems.push(format!("{path}:{line}: {name}: {SOURCE} has no such metric"));
+            }
+        }
+    }
+    problems
+}
+
+/// The words `shoal_...` that are neither a crate nor the bare prefix.
+fn mentioned(text: &str) -> Vec<(usize, &str)> {
+    let starts = text.match_indices("shoal_").map(|(at, _)| at);
+    let whole = starts.map(|at| {
+        let rest = &text[at..];
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        (at, &rest[..end])
+    });
+    let whole = whole.filter(|&(at, name)| words(text, name).any(|word| word == at));
+    let others = ["shoal_", "shoal_node", "shoal_proto", "shoal_loadtest", "shoal_operator"];
+    whole.filter(|(_, name)| !others.contains(name)).collect()
+}
+
+fn is_series(metric: &Metric, name: &str) -> bool {
+    let suffix = name.strip_prefix(metric.name.as_str());
+    match suffix {
+        Some("") => true,
+        Some("_bucket" | "_sum" | "_count") => metric.kind == "histogram",
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"
+        fn counter(&self, name: &str) {}
+        let a = m
+            .counter("shoal_a_total", "Things, \
+                     counted.")?;
+        // m.gauge("ignored", "In a comment.")
+        let b = m.counters("shoal_b_total", "By tier.", "tier")?;
+        let c = m.histogram(
+            "shoal_c_seconds",
+            "Waits.",
+            &LATENCY_S,
+        )?;
+        #[cfg(test)]
+        mod tests { fn t() { text.contains("shoal_z") } }
+    "#;
+
+    fn tree(page: &str, dashboard: &str) -> Tree {
+        Tree::of(&[(SOURCE, SAMPLE), (PAGE, page), ("deploy/a.json", dashboard)])
+    }
+
+    #[test]
+    fn registrations_are_read() {
+        let (metrics, problems) = registered(SAMPLE);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(
+            table(&metrics),
+            "| name | type | label | meaning |\n|---|---|---|---|\n\
+             | `shoal_a_total` | counter |  | Things, counted. |\n\
+             | `shoal_b_total` | counter | `tier` | By tier. |\n\
+             | `shoal_c_seconds` | histogram |  | Waits. |\n"
+        );
+    }
+
+    #[test]
+    fn unreadable_registrations_are_caught() {
+        for bad in [
+            "m.counter(NAME, \"Help.\")",
+            "m.counter(\"shoal_a\", HELP)",
+            "m.counters(\"shoal_a\", \"Help.\", LABEL)",
+            "m.summary(\"shoal_a\", \"Help.\")",
+            "",
+        ] {
+            assert!(!registered(bad).1.is_empty(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_that_differs_is_caught() {
+        let right =
+            written(&format!("# M\n{BEGIN}{END}\n"), &table(&registered(SAMPLE).0)).unwrap();
+        assert_eq!(page(&tree(&right, "")), Vec::<String>::new());
+        for bad in [right.replace("Waits.", "Waiting."), right.replace(END, ""), String::new()] {
+            assert_eq!(page(&tree(&bad, "")).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn mentions_of_unknown_metrics_are_caught() {
+        let good = "rate(shoal_a_total[1m]) shoal_c_seconds_bucket shoal_node my_shoal_x";
+        assert_eq!(mentions(&tree("", good)), Vec::<String>::new());
+        for bad in ["shoal_a_totals", "sum(shoal_gone)", "shoal_a_total_bucket"] {
+            assert_eq!(mentions(&tree("", bad)).len(), 1, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The two commands from a checked command line to an exit code; the only file that knows every
+//! layer.
+//!
+//! Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.
+
+use std::{
+    io::{self, Write, stderr, stdout},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    audit::{CountsAround, Evidence, Findings},
+    driver::{self, DriveError, Outcome, Signals},
+    origin::{Origin, OriginError},
+    report::{Report, html, table},
+    scenario::{
+        Command, OriginScenario, Scenario, UsageError,
+        cli::{OriginArgs, RunArgs},
+        run::JsonTarget,
+    },
+    tasks::Group,
+};
+
+/// A threshold was missed.
+pub const EXIT_MISSED: u8 = 2;
+/// The command line makes no sense (EX_USAGE of sysexits.h).
+pub const EXIT_USAGE: u8 = 64;
+/// It could not run.
+pub const EXIT_FAILED: u8 = 1;
+
+/// Why a command ended without having done its work.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The flags contradict one another.
+    #[error("{0}\n\nFor more information, try '--help'.")]
+    Usage(#[from] UsageError),
+    /// The origin did not start.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// The run did not start.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// A report could not be written.
+    #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
+    Write {
+        /// Which flag named it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Signals or standard output do not work.
+    #[error("standard output or signals: {0}")]
+    Io(#[from] io::Error),
+    /// The report has no JSON form.
+    #[error("the report cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl CommandError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => EXIT_USAGE,
+            _ => EXIT_FAILED,
+        }
+    }
+}
+
+/// Carries out a command; says on stderr what went wrong.
+pub async fn execute(command: Command) -> ExitCode {
+    let result = match command {
+        Command::Origin(args) => origin(&args).await,
+        Command::Run(args) => run(*args).await,
+    };
+    result.unwrap_or_else(|error| {
+        // When stderr is closed there is nobody to tell.
+        drop(writeln!(stderr(), "error: {error}"));
+        ExitCode::from(error.exit_code())
+    })
+}
+
+async fn origin(args: &OriginArgs) -> Result<ExitCode, CommandError> {
+    let origin = Origin::bind(&OriginScenario::from(args)).await?;
+    let listen = format!("http://{}", origin.address());
+    let pid = std::process::id();
+    let signals = Group::new();
+    let stops = follow_signals(&signals)?;
+    let line = if args.json {
+        serde_json::json!({ "listen": listen, "seed": args.seed, "pid": pid }).to_string()
+    } else {
+        format!("listening on {listen}")
+    };
+    print(&format!("{line}\n"))?;
+    origin.serve(stops.stop).await;
+    signals.abort();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
+    let scenario = Scenario::try_from(args)?;
+    let files = report_files(&scenario);
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    let outcome = driver::drive(&scenario, &signals).await?;
+    watch.abort();
+    let findings = Findings::new(&evidence(&outcome), &scenario.limits);
+    let report = Report::new(&scenario, &outcome, findings);
+    for (flag, path) in files {
+        let text = if flag == "html" { html::page(&report) } else { report.json()? };
+        std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => {
+            print(&report.json()?)?;
+            // The table says it by itself.
+            for check in report.thresholds.iter().filter(|check| !check.met) {
+                drop(writeln!(stderr(), "{}", table::verdict(check)));
+            }
+        }
+        _ => print(&table::table(&report))?,
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
+}
+
+fn evidence(outcome: &Outcome) -> Evidence<'_> {
+    let counts = outcome.counts.as_ref().map(|counts| CountsAround {
+        before: &counts.before,
+        after: counts.after.as_ref().map_err(String::as_str),
+    });
+    let Outcome { recorder, catalog, sent, .. } = outcome;
+    Evidence { recorder, catalog, sent: *sent, counts }
+}
+
+fn report_files(scenario: &Scenario) -> Vec<(&'static str, PathBuf)> {
+    let json = match &scenario.json {
+        Some(JsonTarget::File(path)) => Some(("json", path.clone())),
+        _ => None,
+    };
+    json.into_iter().chain(scenario.html.clone().map(|path| ("html", path))).collect()
+}
+
+/// Finds out before the run, not after it, that a report has no place to go.
+fn check_writable(flag: &'static str, path: &Path) -> Result<(), CommandError> {
+    let opened = std::fs::OpenOptions::new().append(true).create(true).open(path);
+    opened.map(drop).map_err(|source| CommandError::Write { flag, path: path.to_owned(), source })
+}
+
+fn print(text: &str) -> Result<(), CommandError> {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has seen enough, such as `head`, is no failure.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// The first SIGINT or SIGTERM stops, the second aborts.
+fn follow_signals(group: &Group) -> Result<Signals, CommandError> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let signals = Signals::default();
+    let ends: [CancellationToken; 2] = [signals.stop.clone(), signals.abort.clone()];
+    group.spawn(async move {
+        for end in ends {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            end.cancel();
+        }
+    });
+    Ok(signals)
+}

@@ -1,0 +1,12 @@
+//! The report of a run: one document, shown as a table, as JSON or as an HTML page.
+//!
+//! The three forms read the same [`Report`] and nothing else, so they cannot disagree. Its JSON
+//! keys are documented in `docs/loadtest-json.md`; a test holds the two together.
+
+pub mod document;
+pub mod grid;
+pub mod html;
+pub mod svg;
+pub mod table;
+
+pub use document::Report;

@@ -1,0 +1,11 @@
+//! The origin and the load test over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
+
+mod documented;
+mod edges;
+mod faults;
+mod origin;
+mod process;
+mod run;
+mod support;
