@@ -6,5 +6,6 @@ pub mod membership;
 pub mod metrics;
 pub mod policy;
 pub mod rpc;
+pub mod supernode;
 pub mod tasks;
 pub mod tls;
