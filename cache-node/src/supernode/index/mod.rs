@@ -69,12 +69,4 @@ impl Index {
     pub fn reload(&self) -> Result<(), IndexError> {
         Ok(())
     }
-
-    /// What is stored under `position`.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn applied_at(&self, position: u64) -> Result<Option<Vec<u8>>, IndexError> {
-        Ok(self.db.get_cf(self.family()?, position.to_be_bytes())?)
-    }
 }

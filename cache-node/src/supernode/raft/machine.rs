@@ -91,6 +91,16 @@ impl State {
         self.directory.join(format!("incoming-{number}.tmp"))
     }
 
+    /// Whether `text` stands anywhere in the index's values.
+    #[cfg(test)]
+    pub(super) fn contains(&self, text: &str) -> bool {
+        let mut values = index::COLUMN_FAMILIES.iter().flat_map(|name| {
+            let family = family(&self.db, name).unwrap();
+            self.db.iterator_cf(family, rocksdb::IteratorMode::Start).map(|item| item.unwrap().1)
+        });
+        values.any(|value| value.windows(text.len()).any(|at| at == text.as_bytes()))
+    }
+
     fn exclusive(&self) -> MutexGuard<'_, ()> {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }

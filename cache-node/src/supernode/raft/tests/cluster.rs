@@ -1,7 +1,6 @@
 //! Super-nodes for tests: certificates, listeners, directories.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -18,7 +17,6 @@ use super::super::{Compaction, Raft, RaftConfig};
 use super::PATIENCE;
 use crate::metrics::{IndexMetrics, Metrics};
 use crate::rpc::{self, Channels};
-use crate::supernode::index::Index;
 use crate::tasks::Tasks;
 use crate::tls::{MEMBER_NAME, Security, TlsFiles, node_name};
 
@@ -37,7 +35,6 @@ pub(super) struct Cluster {
 pub(super) struct SuperNode {
     pub(super) info: v1::NodeInfo,
     pub(super) raft: Raft,
-    pub(super) index: Arc<Index>,
     directory: TempDir,
     tasks: Tasks,
 }
@@ -108,13 +105,13 @@ impl Cluster {
         let channels = Channels::new(security.clone());
         let shell = (tasks.clone(), metrics);
         let started = Raft::start_with(config, self.compaction, channels, shell).await;
-        let (raft, index) = started.unwrap();
+        let (raft, _) = started.unwrap();
         let router = rpc::server(&security).unwrap().add_service(raft.service());
         let stop = tasks.token().cancelled_owned().boxed().shared();
         tasks.spawn("server", async move {
             rpc::serve(router, listener, stop, GRACE).await.unwrap();
         });
-        SuperNode { info, raft, index, directory, tasks }
+        SuperNode { info, raft, directory, tasks }
     }
 
     /// A tier of three voters led by the first.
