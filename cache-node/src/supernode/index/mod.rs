@@ -8,7 +8,7 @@ use rocksdb::{DB, WriteBatch};
 use shoal_proto::wire::v1;
 
 /// The index's column families in the state database.
-pub const COLUMN_FAMILIES: &[&str] = &["applied"];
+pub const COLUMN_FAMILIES: [&str; 1] = ["applied"];
 
 /// The index could not be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -32,6 +32,7 @@ const GROUP_ENTRIES_MAX: usize = 256;
 /// The state's memtables, in bytes.
 const MEMTABLE_BYTES: usize = 64 * 1024 * 1024;
 
+const FAMILIES: &[&str] = &index::COLUMN_FAMILIES;
 const FAMILY: &str = "machine";
 const APPLIED: &[u8] = b"applied";
 const CURRENT: &str = "current";
@@ -66,7 +67,7 @@ impl State {
                 std::fs::remove_file(path)?;
             }
         }
-        let families = [FAMILY].iter().chain(index::COLUMN_FAMILIES);
+        let families = [FAMILY].iter().chain(FAMILIES);
         let options = disk::options(MEMTABLE_BYTES);
         let descriptors = families.map(|name| ColumnFamilyDescriptor::new(*name, options.clone()));
         let path = directory.join("state");
@@ -94,7 +95,7 @@ impl State {
     /// Whether `text` stands anywhere in the index's values.
     #[cfg(test)]
     pub(super) fn contains(&self, text: &str) -> bool {
-        let mut values = index::COLUMN_FAMILIES.iter().flat_map(|name| {
+        let mut values = FAMILIES.iter().flat_map(|name| {
             let family = family(&self.db, name).unwrap();
             self.db.iterator_cf(family, rocksdb::IteratorMode::Start).map(|item| item.unwrap().1)
         });
@@ -112,7 +113,7 @@ impl State {
         let applied = decode(bytes)?;
         let meta = meta_from(applied.clone()).map_err(other)?;
         let building = self.directory.join(BUILDING);
-        snapshot::write(&building, &self.db, &snapshot, applied, index::COLUMN_FAMILIES)?;
+        snapshot::write(&building, &self.db, &snapshot, applied, FAMILIES)?;
         // The log may be purged up to here from now on.
         self.db.flush_wal(true).map_err(other)?;
         let path = self.directory.join(CURRENT);
@@ -172,19 +173,16 @@ fn decode(bytes: Option<Vec<u8>>) -> io::Result<v1::AppliedState> {
 
 /// Checks a whole snapshot against its digest and `db`'s column families, changing nothing.
 fn check(file: &SnapshotFile, db: &DB) -> io::Result<Meta> {
-    let applied =
-        file.check(|pair| match index::COLUMN_FAMILIES.contains(&&*pair.column_family) {
-            true => family(db, &pair.column_family).map(drop),
-            false => {
-                Err(io::Error::other(format!("snapshot: foreign family {}", pair.column_family)))
-            }
-        })?;
+    let applied = file.check(|pair| match FAMILIES.contains(&&*pair.column_family) {
+        true => family(db, &pair.column_family).map(drop),
+        false => Err(io::Error::other(format!("snapshot: foreign family {}", pair.column_family))),
+    })?;
     meta_from(applied).map_err(other)
 }
 
 /// Makes `file`, which stands under the name `install`, the state and the current snapshot.
 fn replace(db: &DB, directory: &Path, file: &SnapshotFile) -> io::Result<()> {
-    snapshot::load(file, db, index::COLUMN_FAMILIES)?;
+    snapshot::load(file, db, FAMILIES)?;
     db.put_cf_opt(family(db, FAMILY)?, APPLIED, file.head()?.encode_to_vec(), &disk::synced())
         .map_err(other)?;
     std::fs::rename(directory.join(INSTALL), directory.join(CURRENT))?;
