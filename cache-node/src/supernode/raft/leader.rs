@@ -2,9 +2,10 @@
 //! leader from any super-node, through an election if need be.
 
 use std::collections::BTreeSet;
-use std::future::Future;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
@@ -53,12 +54,20 @@ impl Raft {
             return Err(WireError::field("batch", bytes, "at most 2 MiB").into());
         }
         self.inner.metrics.batches.inc();
-        let local = || self.write(batch.clone());
-        let remote = async |mut leader: RaftClient<Channel>| {
-            let batch = Some(batch.clone());
-            let reply =
-                leader.propose(v1::ProposeRequest { node_id: self.inner.me, batch }).await?;
-            Ok(reply.map(|v1::ProposeReply { position, replies }| Proposed { position, replies }))
+        let (raft, own) = (self.clone(), batch.clone());
+        let local = move || {
+            let (raft, batch) = (raft.clone(), own.clone());
+            async move { raft.write(batch).await }.boxed()
+        };
+        let node_id = self.inner.me;
+        let remote = move |mut leader: RaftClient<Channel>| {
+            let request = v1::ProposeRequest { node_id, batch: Some(batch.clone()) };
+            async move {
+                let reply = leader.propose(request).await?;
+                Ok(reply
+                    .map(|v1::ProposeReply { position, replies }| Proposed { position, replies }))
+            }
+            .boxed()
         };
         self.at_leader(deadline, local, remote).await
     }
@@ -69,10 +78,16 @@ impl Raft {
     /// # Errors
     /// `Retry` when no quorum answered within `deadline`.
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, RpcError> {
-        let local = || self.read_position();
-        let remote = async |mut leader: RaftClient<Channel>| {
-            let request = v1::ReadPositionRequest { node_id: self.inner.me };
-            Ok(leader.read_position(request).await?.map(|reply| reply.position))
+        let raft = self.clone();
+        let local = move || {
+            let raft = raft.clone();
+            async move { raft.read_position().await }.boxed()
+        };
+        let node_id = self.inner.me;
+        let remote = move |mut leader: RaftClient<Channel>| {
+            let request = v1::ReadPositionRequest { node_id };
+            async move { Ok(leader.read_position(request).await?.map(|reply| reply.position)) }
+                .boxed()
         };
         let position = self.at_leader(deadline, local, remote).await?;
         self.wait_applied(position, deadline).await?;
@@ -159,15 +174,12 @@ impl Raft {
 
     /// Runs `local` here while this super-node leads, else `remote` with a client for the leader;
     /// again whenever the leader changes or a try fails for now, until `deadline`.
-    async fn at_leader<T, L>(
+    async fn at_leader<T>(
         &self,
         deadline: Duration,
-        local: impl Fn() -> L,
-        remote: impl AsyncFn(RaftClient<Channel>) -> Result<Response<T>, Status>,
-    ) -> Result<T, RpcError>
-    where
-        L: Future<Output = Result<T, RpcError>>,
-    {
+        local: impl Fn() -> BoxFuture<'static, Result<T, RpcError>>,
+        remote: impl Fn(RaftClient<Channel>) -> BoxFuture<'static, Result<Response<T>, Status>>,
+    ) -> Result<T, RpcError> {
         let mut last = String::from("no leader is known");
         let tries = async {
             let mut tier = self.watch();
