@@ -41,6 +41,7 @@ fn files_keep_their_form() {
     judge(&tree.each(files::prints));
     judge(&tree.each(files::own_paths));
     judge(&tree.each(files::exemptions));
+    judge(&tree.each(files::confined));
     judge(&files::executables(&tree));
 }
 
