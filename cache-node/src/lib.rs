@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod directory;
+pub mod edge;
 #[path = "fetch/types.rs"]
 pub mod fetch;
 pub mod membership;
