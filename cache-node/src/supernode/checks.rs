@@ -7,7 +7,9 @@ use shoal_proto::limits::{
 };
 use shoal_proto::wire::v1::{self, fence_matcher::Matcher, holder_change::Change};
 use shoal_proto::wire::{WireError, check_node_info, id_from};
-use shoal_proto::{ClusterId, ErrorKind, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, RpcError};
+use shoal_proto::{
+    ClusterId, ErrorKind, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, RpcError,
+};
 
 use super::home::Ask;
 
