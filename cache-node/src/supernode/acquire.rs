@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use futures::FutureExt;
 use shoal_proto::wire::v1::peer_client::PeerClient;
 use shoal_proto::wire::v1::{self, acquire_reply};
-use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, RpcError, wire};
+use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError, wire};
 
 use super::holders::{self, LiveHolder};
 use super::home::{Answer, Ask, Filler, Grant, Lease};
@@ -42,7 +42,7 @@ pub(super) async fn acquire(
     let found = tier.read(move |tier| look(tier, &wanted, clock::unix_ms())).await?;
     let mut answer = decide(tier, &ask, &found, None)?;
     if let Answer::Probe(lease) = answer {
-        let alive = probe(tier, lease).await;
+        let alive = probe(tier, ask.key, lease).await;
         let settled = if alive { Ask { suspect: None, ..ask } } else { ask };
         let gone = (!alive).then_some(lease.id);
         answer = decide(tier, &settled, &found, gone)?;
@@ -133,14 +133,14 @@ fn reply(
     Ok(v1::AcquireReply { answer: Some(answer) })
 }
 
-/// Whether a filler answers. All who suspect one fill share one probe.
-async fn probe(tier: &Arc<Tier>, lease: Lease) -> bool {
+/// Whether a filler answers that it still fills. All who suspect one fill share one probe.
+async fn probe(tier: &Arc<Tier>, key: ObjectKey, lease: Lease) -> bool {
     let running: Probe = {
         let mut probes = tier.probes.lock().unwrap_or_else(PoisonError::into_inner);
         if !probes.contains_key(&lease.id) && probes.len() >= PROBES_MAX {
             return true;
         }
-        let start = || ping(Arc::clone(tier), lease.node).boxed().shared();
+        let start = || ping(Arc::clone(tier), key, lease).boxed().shared();
         probes.entry(lease.id).or_insert_with(start).clone()
     };
     let alive = running.await;
@@ -148,13 +148,13 @@ async fn probe(tier: &Arc<Tier>, lease: Lease) -> bool {
     alive
 }
 
-async fn ping(tier: Arc<Tier>, node: NodeId) -> bool {
-    let Some(member) = tier.index.member(node) else { return false };
+async fn ping(tier: Arc<Tier>, key: ObjectKey, lease: Lease) -> bool {
+    let Some(member) = tier.index.member(lease.node) else { return false };
     let Ok(channel) = tier.channels.to(&member.cluster_address, &member.name) else { return false };
     let mut client = PeerClient::new(channel);
-    let answer = with_deadline(ms(PROBE_DEADLINE_MS), client.ping(v1::PingRequest {})).await;
-    match answer {
-        Ok(reply) => reply.node_id == node.0,
+    let request = v1::PingRequest { key: key.to_wire(), lease_id: lease.id.0 };
+    match with_deadline(ms(PROBE_DEADLINE_MS), client.ping(request)).await {
+        Ok(reply) => reply.node_id == lease.node.0 && reply.holds_lease,
         Err(error) => {
             tracing::debug!(filler = member.name, %error, "a suspected filler does not answer");
             false
