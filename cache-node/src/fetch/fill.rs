@@ -70,7 +70,7 @@ impl Job {
         let times = Times { request_ms, response_ms: clock::unix_ms() };
         let status = response.status;
         if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
-            return self.not_modified(lease, &response, times).await;
+            return self.not_modified(lease, &response.headers, times).await;
         }
         let trouble = OriginTrouble::Status(status.as_u16());
         if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
@@ -205,13 +205,13 @@ impl Job {
     async fn not_modified(
         &mut self,
         lease: Option<Lease>,
-        response: &OriginResponse,
+        validated: &HeaderMap,
         times: Times,
     ) -> Step {
         self.inner.metrics.not_modified.inc();
         let Some(stale) = self.stale.take() else { return Step::Again };
         let manifest = stale.manifest();
-        let Some(headers) = conditional::refreshed(&manifest.head().headers, &response.headers)
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, validated)
         else {
             return self.without_stale("the origin validated another version");
         };

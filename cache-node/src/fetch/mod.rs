@@ -25,8 +25,8 @@ use shoal_proto::ObjectKey;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use types::{
-    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup,
-    OriginRequest, OriginResponse,
+    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup, OriginRequest,
+    OriginResponse, RequestBody,
 };
 
 use crate::clock;

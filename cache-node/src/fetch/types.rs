@@ -1,15 +1,14 @@
 //! What the edge asks of [`super::Fetcher`], and what it gets.
 
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::Stream;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
 use shoal_proto::{ObjectHead, ObjectKey};
 
 use crate::metrics::Tier;
+use crate::origin::OriginError;
+pub use crate::origin::{BodyError, BodyStream, OriginRequest, OriginResponse, RequestBody};
 use crate::policy::site::Site;
 
 /// A request for a cacheable response (always answered from a `GET`; `HEAD` differs at the edge).
@@ -23,6 +22,8 @@ pub struct FetchRequest {
     pub method: Method,
     /// Path and query, exactly as the client sent them.
     pub target: String,
+    /// The authority that the client asked, for `Host` where the site wants it.
+    pub client_authority: String,
     /// End-to-end request headers for the origin, without conditionals and `Range`.
     pub headers: HeaderMap,
     /// The client's `Authorization` was present (RFC 9111 section 3.5).
@@ -94,35 +95,6 @@ impl std::fmt::Debug for FetchedObject {
     }
 }
 
-/// A response streamed straight from the origin: end-to-end headers only.
-pub struct OriginResponse {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its end-to-end headers.
-    pub headers: HeaderMap,
-    /// `Content-Length`, where the origin declared it.
-    pub length: Option<u64>,
-    /// Its body, with back-pressure.
-    pub body: BodyStream,
-}
-
-impl std::fmt::Debug for OriginResponse {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("OriginResponse")
-            .field("status", &self.status)
-            .field("length", &self.length)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Body bytes, in order.
-pub type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
-
-/// Why a body broke off.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("the body broke off: {0}")]
-pub struct BodyError(pub String);
-
 /// Why there is no response at all.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FetchError {
@@ -153,4 +125,14 @@ pub enum FetchError {
     /// The node is shutting down: 503.
     #[error("the node is shutting down")]
     Closed,
+}
+
+impl From<OriginError> for FetchError {
+    fn from(error: OriginError) -> Self {
+        match error {
+            OriginError::Unreachable { origin, reason } => Self::Unreachable { origin, reason },
+            OriginError::Timeout { origin, waited_ms } => Self::Timeout { origin, waited_ms },
+            OriginError::Malformed { origin, reason } => Self::Malformed { origin, reason },
+        }
+    }
 }

@@ -16,6 +16,8 @@
 //! | [`serve`] | what a stored response may be used for |
 //! | [`conditional`] | preconditions, validators, updates by `304` |
 //! | [`range`] | byte ranges |
+//! | [`resume`] | going on with a body that broke off |
+//! | [`resume`] | going on with an object whose fetching broke off |
 //! | [`invalidate`] | what an unsafe request invalidates |
 //!
 //! Chosen, where the RFCs leave a choice: no heuristic freshness; `Set-Cookie` and `Vary` are not
@@ -30,6 +32,7 @@ pub mod hop;
 pub mod invalidate;
 pub mod key;
 pub mod range;
+pub mod resume;
 pub mod serve;
 pub mod site;
 pub mod storable;
