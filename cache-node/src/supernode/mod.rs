@@ -50,6 +50,7 @@ use std::sync::{Arc, Mutex};
 use shoal_proto::limits::WRITE_DEADLINE_MS;
 use shoal_proto::wire::v1::command::Command;
 use shoal_proto::wire::v1::index_server::IndexServer;
+use shoal_proto::wire::v1::raft_server::RaftServer;
 use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ClusterId, NodeId};
 use tokio::sync::watch;
@@ -57,7 +58,7 @@ use tokio::sync::watch;
 use self::batch::Batcher;
 use self::home::Home;
 use self::ledger::Ledger;
-use self::raft::{Raft, RaftConfig, RaftError};
+use self::raft::{Raft, RaftConfig, RaftError, RaftService};
 use self::session::Sessions;
 use self::tier::{Tier, bug, ms};
 use crate::clock;
@@ -190,6 +191,11 @@ impl SuperNode {
         IndexServer::new(IndexService::new(self.tier.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Answers other super-nodes' consensus; to be added to the cluster listener.
+    pub fn raft_service(&self) -> RaftServer<RaftService> {
+        self.tier.raft.service()
     }
 
     /// The cluster as this super-node knows it, as it changes.
