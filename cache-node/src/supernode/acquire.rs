@@ -75,7 +75,8 @@ pub(super) fn live_holders(
     let all = tier.index.holders(object).map_err(bug)?.into_iter();
     let live = |(id, holding): (NodeId, Holding)| {
         let record = tier.index.record(id)?;
-        let live = record.member.up && !tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
+        let live =
+            record.member.up && !tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
         live.then_some(LiveHolder { member: record.member, holding })
     };
     Ok(all.filter(|(id, _)| of_use(id)).filter_map(live).collect())

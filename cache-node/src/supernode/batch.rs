@@ -190,9 +190,8 @@ mod tests {
     #[tokio::test]
     async fn a_failure_reaches_everybody_in_the_batch() {
         let tasks = Tasks::new();
-        let batcher = Batcher::start(&tasks, |_| async {
-            Err(RpcError::new(ErrorKind::Retry, "no leader"))
-        });
+        let batcher =
+            Batcher::start(&tasks, |_| async { Err(RpcError::new(ErrorKind::Retry, "no leader")) });
         for outcome in join_all((0..10).map(|n| batcher.submit(down(n)))).await {
             assert_eq!(outcome.unwrap_err().message, "no leader");
         }

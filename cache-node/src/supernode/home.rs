@@ -165,7 +165,13 @@ impl Home {
     }
 
     /// A filler renews a lease. False when it is unknown here or somebody else's.
-    pub(super) fn renew(&mut self, now_ms: u64, key: &ObjectKey, id: LeaseId, node: NodeId) -> bool {
+    pub(super) fn renew(
+        &mut self,
+        now_ms: u64,
+        key: &ObjectKey,
+        id: LeaseId,
+        node: NodeId,
+    ) -> bool {
         match self.live(now_ms, key) {
             Some(lease) if (lease.id, lease.node) == (id, node) => {
                 self.extend(now_ms, key, lease);

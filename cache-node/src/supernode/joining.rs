@@ -97,10 +97,8 @@ async fn join(tier: &Tier, candidates: Vec<v1::NodeInfo>) -> Result<(), RpcError
 
 async fn join_at(tier: &Tier, address: &str) -> Result<(), RpcError> {
     let mut client = IndexClient::new(tier.channels.to(address, "")?);
-    let request = v1::JoinRequest {
-        cluster_id: tier.cluster_id.to_string(),
-        node: Some(tier.info.clone()),
-    };
+    let request =
+        v1::JoinRequest { cluster_id: tier.cluster_id.to_string(), node: Some(tier.info.clone()) };
     with_deadline(ms(WRITE_DEADLINE_MS), client.join(request)).await?;
     tracing::info!(address, "taken into the tier");
     Ok(())

@@ -144,8 +144,9 @@ async fn acked(tier: &Tier, position: u64) -> FencesAckedReply {
     loop {
         acks.borrow_and_update();
         let now_ms = tier.now_ms();
-        let (debts, former_until_ms) =
-            tier.sessions.ledger(|ledger| (ledger.debts(now_ms, position), ledger.former_until_ms()));
+        let (debts, former_until_ms) = tier
+            .sessions
+            .ledger(|ledger| (ledger.debts(now_ms, position), ledger.former_until_ms()));
         members.extend(debts.iter().map(|(node, debt)| (*node, *debt == Debt::Acked)));
         let owing = debts.values().any(|debt| matches!(debt, Debt::Owes(_)));
         if !owing && now_ms >= former_until_ms {

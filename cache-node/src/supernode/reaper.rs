@@ -69,12 +69,7 @@ fn former_sessions(tier: &Tier, now_ms: u64, records: &[Record]) -> Vec<v1::Memb
 }
 
 /// On the leader: super-nodes that fell silent, and whom they vouched for.
-fn silent(
-    tier: &Tier,
-    sweep: &mut Sweep,
-    now_ms: u64,
-    records: &[Record],
-) -> Vec<v1::MemberDown> {
+fn silent(tier: &Tier, sweep: &mut Sweep, now_ms: u64, records: &[Record]) -> Vec<v1::MemberDown> {
     if !tier.raft.is_leader() {
         sweep.forget();
         return Vec::new();

@@ -96,10 +96,8 @@ impl v1::index_server::Index for IndexService {
         let now_ms = self.tier.now_ms();
         let mut lost = leases;
         self.tier.home(|home| lost.retain(|(key, id)| !home.renew(now_ms, key, *id, node)));
-        let to_wire = |(key, id): (ObjectKey, LeaseId)| v1::LeaseRef {
-            key: key.to_wire(),
-            lease_id: id.0,
-        };
+        let to_wire =
+            |(key, id): (ObjectKey, LeaseId)| v1::LeaseRef { key: key.to_wire(), lease_id: id.0 };
         let lost = lost.into_iter().map(to_wire).collect();
         Ok(Response::new(v1::RenewReply { lost }))
     }

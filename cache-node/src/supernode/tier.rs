@@ -20,11 +20,11 @@ use super::raft::Raft;
 use super::session::Sessions;
 use super::timing::Timing;
 use super::view;
+use crate::clock;
 use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::IndexMetrics;
 use crate::rpc::{self, Channels};
 use crate::tasks::{self, Tasks};
-use crate::clock;
 
 /// A probe of a filler that others share.
 pub(super) type Probe = Shared<BoxFuture<'static, bool>>;
@@ -125,7 +125,11 @@ impl Tier {
     ///
     /// # Errors
     /// `Denied` when the caller's certificate is another's, `Retry` when there is no such member.
-    pub(super) async fn caller<T>(&self, request: &Request<T>, id: u64) -> Result<Member, RpcError> {
+    pub(super) async fn caller<T>(
+        &self,
+        request: &Request<T>,
+        id: u64,
+    ) -> Result<Member, RpcError> {
         let member = match self.index.member(NodeId(id)) {
             Some(member) => member,
             None => self.late_member(NodeId(id)).await?,

@@ -221,10 +221,8 @@ fn any_command() -> impl Strategy<Value = Command> {
             put.node.as_mut().unwrap().name = format!("n{name}");
             Command::PutMember(put)
         }),
-        node.clone().prop_map(|id| Command::MemberDown(v1::MemberDown {
-            node_id: id,
-            session_id: id
-        })),
+        node.clone()
+            .prop_map(|id| Command::MemberDown(v1::MemberDown { node_id: id, session_id: id })),
         (small.clone(), small.clone(), 0u64..20, node.clone())
             .prop_map(|(k, o, fence, publisher)| head(k, o, fence, publisher)),
         (node, small.clone(), small.clone(), what).prop_map(|(n, k, o, c)| change(n, k, o, c)),

@@ -260,8 +260,7 @@ impl Member {
 
     pub(super) async fn publish(&mut self, lease_id: u64, head: v1::IndexHead) -> v1::PublishReply {
         let head = v1::IndexHead { publisher_node_id: self.info.node_id, ..head };
-        let request =
-            v1::PublishRequest { node_id: self.info.node_id, lease_id, head: Some(head) };
+        let request = v1::PublishRequest { node_id: self.info.node_id, lease_id, head: Some(head) };
         self.client.publish(request).await.unwrap().into_inner()
     }
 }
@@ -328,7 +327,12 @@ pub(super) fn head(key: ObjectKey, n: u8, fence_position: u64) -> v1::IndexHead 
 }
 
 /// A server that answers probes: whether it fills is as told.
-pub(super) async fn filler(rig: &Rig, name: &str, id: u64, tasks: &Tasks) -> (String, Arc<AtomicBool>) {
+pub(super) async fn filler(
+    rig: &Rig,
+    name: &str,
+    id: u64,
+    tasks: &Tasks,
+) -> (String, Arc<AtomicBool>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let fills = Arc::new(AtomicBool::new(true));
@@ -380,10 +384,7 @@ impl v1::peer_server::Peer for Filler {
         not_here().await
     }
 
-    async fn take_copy(
-        &self,
-        _: tonic::Request<v1::TakeCopyRequest>,
-    ) -> Answer<v1::TakeCopyReply> {
+    async fn take_copy(&self, _: tonic::Request<v1::TakeCopyRequest>) -> Answer<v1::TakeCopyReply> {
         not_here().await
     }
 }

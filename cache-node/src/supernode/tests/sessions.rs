@@ -87,11 +87,8 @@ async fn nobody_speaks_for_another() {
 
     // Another's name, another's id, another cluster.
     let mut b = rig.client("b", &tier);
-    let acquire = |node_id| v1::AcquireRequest {
-        key: key(1).to_wire(),
-        node_id,
-        ..Default::default()
-    };
+    let acquire =
+        |node_id| v1::AcquireRequest { key: key(1).to_wire(), node_id, ..Default::default() };
     let refused = b.acquire(acquire(11)).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused:?}");
     let unknown = RpcError::from(b.acquire(acquire(12)).await.unwrap_err());

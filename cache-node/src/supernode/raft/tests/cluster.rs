@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures::FutureExt;
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -107,7 +106,7 @@ impl Cluster {
         let started = Raft::start_with(config, self.compaction, channels, shell).await;
         let (raft, _) = started.unwrap();
         let router = rpc::server(&security).unwrap().add_service(raft.service());
-        let stop = tasks.token().cancelled_owned().boxed().shared();
+        let stop = tasks.token();
         tasks.spawn("server", async move {
             rpc::serve(router, listener, stop, GRACE).await.unwrap();
         });
