@@ -40,9 +40,7 @@ async fn serve(security: &Security, tasks: &Tasks) -> String {
     let router = rpc::server(security).unwrap().add_routes(tonic::service::Routes::default());
     let stop = tasks.token();
     tasks.spawn_until_stopped("server", async move {
-        let stopped = async move { stop.cancelled().await };
-        let stopped = futures::FutureExt::shared(stopped);
-        let _ = rpc::serve(router, listener, stopped, Duration::ZERO).await;
+        let _ = rpc::serve(router, listener, stop, Duration::ZERO).await;
     });
     address
 }

@@ -75,7 +75,8 @@ pub(super) fn live_holders(
     let all = tier.index.holders(object).map_err(bug)?.into_iter();
     let live = |(id, holding): (NodeId, Holding)| {
         let record = tier.index.record(id)?;
-        let live = record.member.up && !tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
+        let live =
+            record.member.up && !tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
         live.then_some(LiveHolder { member: record.member, holding })
     };
     Ok(all.filter(|(id, _)| of_use(id)).filter_map(live).collect())
@@ -133,7 +134,7 @@ fn reply(
     Ok(v1::AcquireReply { answer: Some(answer) })
 }
 
-/// Whether a filler answers. All who suspect one fill share one probe.
+/// Whether a filler answers that it still fills. All who suspect one fill share one probe.
 async fn probe(tier: &Arc<Tier>, key: ObjectKey, lease: Lease) -> bool {
     let running: Probe = {
         let mut probes = tier.probes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,9 +154,7 @@ async fn ping(tier: Arc<Tier>, key: ObjectKey, lease: Lease) -> bool {
     let Ok(channel) = tier.channels.to(&member.cluster_address, &member.name) else { return false };
     let mut client = PeerClient::new(channel);
     let request = v1::PingRequest { key: key.to_wire(), lease_id: lease.id.0 };
-    let answer = with_deadline(ms(PROBE_DEADLINE_MS), client.ping(request)).await;
-    match answer {
-        // A node that came back after a crash answers, and fills nothing.
+    match with_deadline(ms(PROBE_DEADLINE_MS), client.ping(request)).await {
         Ok(reply) => reply.node_id == lease.node.0 && reply.holds_lease,
         Err(error) => {
             tracing::debug!(filler = member.name, %error, "a suspected filler does not answer");

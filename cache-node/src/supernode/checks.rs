@@ -24,7 +24,7 @@ pub(super) fn ask(request: v1::AcquireRequest) -> Result<Ask, WireError> {
     let stale = (!request.stale_manifest_id.is_empty())
         .then(|| id_from::<ManifestId>("stale_manifest_id", &request.stale_manifest_id));
     let suspect = (request.suspect_lease_id != 0)
-        .then(|| (NodeId(request.suspect_node_id), LeaseId(request.suspect_lease_id)));
+        .then_some((NodeId(request.suspect_node_id), LeaseId(request.suspect_lease_id)));
     let failed = request.failed_holders;
     if failed.len() > MEMBERS_MAX {
         return Err(WireError::field("failed_holders", failed.len(), "at most 4,096"));

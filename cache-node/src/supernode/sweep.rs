@@ -91,8 +91,9 @@ mod tests {
         assert!(sweep.due((0, 6_000), me, &records, silent).is_empty());
         assert!(sweep.due((5_999, 6_000), me, &records, silent).is_empty());
         assert_eq!(ids(&sweep.due((6_000, 6_000), me, &records, silent)), [2, 8, 9]);
-        assert!(sweep.due((6_001, 6_000), me, &records, |id| id.0 != 3).len() == 1);
-        assert!(sweep.due((6_002, 6_000), me, &records, |id| id.0 != 2).len() == 1, "3 since long");
+        let all_but = |silent: u64| move |id: NodeId| id.0 != silent;
+        assert_eq!(ids(&sweep.due((6_001, 6_000), me, &records, all_but(3))), [9]);
+        assert!(sweep.due((6_002, 6_000), me, &records, all_but(2)).is_empty(), "2 was back");
         sweep.forget();
         assert!(sweep.due((20_000, 6_000), me, &records, silent).is_empty(), "judged anew");
     }
