@@ -61,7 +61,8 @@ impl Job {
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
-        let stale = self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
+        let stale =
+            self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
         let request_ms = clock::unix_ms();
         let response = match self.ask(stale.unwrap_or_default()).await {
             Ok(response) => response,
@@ -211,8 +212,7 @@ impl Job {
         self.inner.metrics.not_modified.inc();
         let Some(stale) = self.stale.take() else { return Step::Again };
         let manifest = stale.manifest();
-        let Some(headers) = conditional::refreshed(&manifest.head().headers, validated)
-        else {
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, validated) else {
             return self.without_stale("the origin validated another version");
         };
         let fresh = freshness(&hop::from_stored(&headers), times);

@@ -63,8 +63,7 @@ pub(super) async fn run(
 ) -> Result<(), NodeError> {
     let Config { node, cluster, cache, .. } = config;
     let Some(cache) = cache else { return Ok(()) };
-    let groups =
-        Groups { edge: Tasks::new(), flights: Tasks::new(), session: Tasks::new() };
+    let groups = Groups { edge: Tasks::new(), flights: Tasks::new(), session: Tasks::new() };
     let channels = Channels::new(cluster.security.clone());
     let mut server = rpc::server(&cluster.security)?;
     let member = Member {

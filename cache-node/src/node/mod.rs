@@ -24,8 +24,8 @@ use crate::config::Config;
 use crate::identity::{Claim, Identity, IdentityError};
 use crate::membership::Role;
 use crate::metrics::Metrics;
-use crate::store::StoreError;
 use crate::origin::OriginSetupError;
+use crate::store::StoreError;
 use crate::supernode::SuperError;
 
 /// This version, told to other members.
@@ -117,8 +117,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         }),
     };
     let address = config.admin.listen;
-    let admin = AdminServer::start(listeners.admin, state)
-        .map_err(|source| NodeError::Listen { key: "admin.listen", address, source })?;
+    let admin = AdminServer::start(listeners.admin, state).map_err(|source| NodeError::Listen {
+        key: "admin.listen",
+        address,
+        source,
+    })?;
     let running = Running { ready, metrics, status };
     tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
     let ended = match (config.node.role, listeners.edge) {

@@ -59,7 +59,9 @@ pub(super) async fn run(
     tokio::pin!(stop);
     let ready = async {
         // The sender lives as long as the super-node.
-        let _ = joined.wait_for(|view| view.leader.is_some() && node.status().voter && node.status().in_touch).await;
+        let _ = joined
+            .wait_for(|view| view.leader.is_some() && node.status().voter && node.status().in_touch)
+            .await;
         running.set_ready(true, "ready");
         tasks.stopped().await;
     };

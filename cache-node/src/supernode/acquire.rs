@@ -56,7 +56,12 @@ fn look(tier: &Tier, ask: &Ask, now_unix_ms: u64) -> Result<Found, RpcError> {
     let Some(head) = tier.index.head(&ask.key).map_err(bug)? else { return Ok(Found::default()) };
     let object = wire::id_from::<ObjectId>("object_id", &head.object_id)?;
     let of_use = |id: &NodeId| *id != ask.node && !ask.failed.contains(id);
-    let holders = live_holders(tier, &object, of_use)?;
+    let mut holders = live_holders(tier, &object, of_use)?;
+    if !holders::cover(&holders, head.chunk_count) {
+        // A session that broke is no proof of a lost node: asking one in vain is cheap, the
+        // origin's bytes are not.
+        holders = known_holders(tier, &object, of_use)?;
+    }
     if !holders::cover(&holders, head.chunk_count) {
         return Ok(Found::default());
     }
@@ -72,14 +77,27 @@ pub(super) fn live_holders(
     object: &ObjectId,
     of_use: impl Fn(&NodeId) -> bool,
 ) -> Result<Vec<LiveHolder>, RpcError> {
+    let mut holders = known_holders(tier, object, of_use)?;
+    holders.retain(|holder| {
+        tier.index.record(holder.member.id).is_some_and(|record| {
+            let broken = tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
+            record.member.up && !broken
+        })
+    });
+    Ok(holders)
+}
+
+/// Holders of an object, whether or not they are up.
+fn known_holders(
+    tier: &Tier,
+    object: &ObjectId,
+    of_use: impl Fn(&NodeId) -> bool,
+) -> Result<Vec<LiveHolder>, RpcError> {
     let all = tier.index.holders(object).map_err(bug)?.into_iter();
-    let live = |(id, holding): (NodeId, Holding)| {
-        let record = tier.index.record(id)?;
-        let live =
-            record.member.up && !tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
-        live.then_some(LiveHolder { member: record.member, holding })
+    let known = |(id, holding): (NodeId, Holding)| {
+        Some(LiveHolder { member: tier.index.member(id)?, holding })
     };
-    Ok(all.filter(|(id, _)| of_use(id)).filter_map(live).collect())
+    Ok(all.filter(|(id, _)| of_use(id)).filter_map(known).collect())
 }
 
 fn decide(

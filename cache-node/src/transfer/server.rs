@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
-use shoal_proto::limits::{ADDRESS_BYTES_MAX, CHUNK_RANGES_MAX, INLINE_BODY_BYTES_MAX, STREAM_IDLE_MS};
+use shoal_proto::limits::{
+    ADDRESS_BYTES_MAX, CHUNK_RANGES_MAX, INLINE_BODY_BYTES_MAX, STREAM_IDLE_MS,
+};
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::v1::{self, follow_event::Event, follow_failed::Reason};
 use shoal_proto::wire::{WireError, id_from};
@@ -90,7 +92,11 @@ impl PeerService {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    async fn stored(&self, key: ObjectKey, object: ObjectId) -> Result<Arc<StoredObject>, RpcError> {
+    async fn stored(
+        &self,
+        key: ObjectKey,
+        object: ObjectId,
+    ) -> Result<Arc<StoredObject>, RpcError> {
         let missing = || RpcError::new(ErrorKind::NotFound, "no such object here");
         let stored = self.store.get(&key).await.ok_or_else(missing)?;
         if stored.object_id() == object { Ok(stored) } else { Err(missing()) }

@@ -85,11 +85,8 @@ async fn node(id: u64) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let m = Metrics::new().unwrap();
     let metrics = TransferMetrics::new(&m).unwrap();
-    let config = StoreConfig {
-        dir: dir.path().to_owned(),
-        budget_bytes: 64 << 20,
-        memory_bytes: 4 << 20,
-    };
+    let config =
+        StoreConfig { dir: dir.path().to_owned(), budget_bytes: 64 << 20, memory_bytes: 4 << 20 };
     let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
     let fills = Arc::new(Fills::default());
     let (wishes, _) = mpsc::channel(1);
@@ -171,10 +168,7 @@ impl Peer for Liar {
         Ok(Response::new(futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()))
     }
 
-    async fn follow(
-        &self,
-        _: Request<v1::FollowRequest>,
-    ) -> Result<Response<Events>, Status> {
+    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Events>, Status> {
         let lie = v1::FollowChunk {
             index: 0,
             hash: ChunkHash::of(b"truth").to_wire(),
