@@ -247,5 +247,8 @@ mod tests {
         memory.put_chunk(FileId(1), 0, chunk(100));
         memory.put_chunk(FileId(1), 0, chunk(300));
         assert_eq!(memory.bytes(), 300 + ENTRY_BYTES);
+        memory.put_chunk(FileId(1), 1, chunk(9000));
+        memory.put_chunk(FileId(1), 1, chunk(9000));
+        assert!(memory.has_chunk(FileId(1), 0), "nobody goes for what is replaced");
     }
 }

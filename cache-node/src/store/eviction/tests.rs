@@ -142,3 +142,21 @@ fn what_comes_back_soon_outlives_what_is_new() {
     assert_eq!(order, [21, 20, 22], "small gives way down to its part, then main is older");
     assert!(cache.is_empty());
 }
+
+#[test]
+fn what_came_before_the_cache_was_full_is_judged_by_its_uses() {
+    let mut cache = S3Fifo::new(100);
+    (0..10).for_each(|key| cache.on_insert(key, 10));
+    [2, 4, 6, 8].iter().for_each(|key| cache.on_use(key));
+    let first: Vec<i32> = std::iter::from_fn(|| cache.victim(|_| false)).take(5).collect();
+    assert_eq!(first, [1, 3, 5, 7, 9], "not first in, first out");
+}
+
+#[test]
+fn the_last_entry_goes_however_much_it_was_used() {
+    let mut cache = S3Fifo::new(1000);
+    cache.on_insert(1, 10);
+    (0..5).for_each(|_| cache.on_use(&1));
+    assert_eq!(cache.victim(|_| false), Some(1));
+    assert!(cache.is_empty());
+}

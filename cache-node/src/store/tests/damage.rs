@@ -35,6 +35,19 @@ async fn a_flipped_byte_is_found_and_the_object_dropped() {
 }
 
 #[tokio::test]
+async fn damage_of_an_old_version_spares_the_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 64 * MIB, 0).await;
+    let old = put(&store, 1, CHUNK).await;
+    flip_a_byte(dir.path(), 0);
+    let new = try_put(&store, head(1, Some(CHUNK)), &body(2, CHUNK)).await.unwrap();
+    let error = old.read_chunk(0).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert_eq!(store.locate(&key(1)), Some(new.object_id()));
+    assert_eq!(read(&new).await.unwrap(), body(2, CHUNK));
+}
+
+#[tokio::test]
 async fn a_file_that_vanished_is_damage_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), 64 * MIB, 0).await;

@@ -64,6 +64,18 @@ async fn a_removed_object_is_read_to_its_end() {
 }
 
 #[tokio::test]
+async fn what_is_removed_leaves_memory_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 64 * MIB, 8 * MIB).await;
+    drop(put(&store, 1, 3 * CHUNK).await);
+    drop(put(&store, 2, 100).await);
+    assert!(store.usage().memory_bytes > 3 * CHUNK as u64);
+    store.remove(&key(1)).await.unwrap();
+    store.remove(&key(2)).await.unwrap();
+    assert_eq!(store.usage().memory_bytes, 0);
+}
+
+#[tokio::test]
 async fn a_refresh_keeps_the_object() {
     let dir = tempfile::tempdir().unwrap();
     for memory_bytes in [0, MIB] {
