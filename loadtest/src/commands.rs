@@ -23,7 +23,7 @@ use crate::{
         cli::{OriginArgs, RunArgs},
         run::JsonTarget,
     },
-    tasks::Group,
+    tasks::{Group, thread},
 };
 
 /// A threshold was missed.
@@ -91,6 +91,9 @@ async fn origin(args: &OriginArgs) -> Result<ExitCode, CommandError> {
     let pid = std::process::id();
     let signals = Group::new();
     let stops = follow_signals(&signals)?;
+    if args.exit_with_parent {
+        follow_parent(stops.stop.clone())?;
+    }
     let line = if args.json {
         serde_json::json!({ "listen": listen, "seed": args.seed, "pid": pid }).to_string()
     } else {
@@ -161,6 +164,17 @@ fn print(text: &str) -> Result<(), CommandError> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Cancels `stop` at the end of standard input: when the parent that holds its other end is gone,
+/// however it went, the kernel closes it. On a thread, since such a read cannot be cancelled.
+fn follow_parent(stop: CancellationToken) -> Result<(), CommandError> {
+    thread("parent", move || {
+        // What comes in does not matter, nor how it ends.
+        drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
+        stop.cancel();
+    })?;
+    Ok(())
 }
 
 /// The first SIGINT or SIGTERM stops, the second aborts.

@@ -225,9 +225,11 @@ impl Builder<'_> {
             return Some(None);
         }
         if sites.count == 0 {
-            let place = if sites.file.is_empty() { "configuration" } else { &sites.file };
-            let text = format!("{place}: no [[site]]; a node needs at least one, with an origin");
-            self.take.report(Problem::text(text));
+            self.take.report(Problem::text(match sites.file.as_str() {
+                "" => "no file with a [[site]] was given; expected one (--config or SHOAL_CONFIG)"
+                    .to_owned(),
+                file => format!("{file}: no [[site]]; expected at least one, with an origin"),
+            }));
         }
         let (site_names, sites) = sites.read?;
         let secret = cluster?.secret.clone()?;

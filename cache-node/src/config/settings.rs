@@ -149,7 +149,7 @@ impl<'a> Taker<'a> {
         let ways = by_path(path).map_or_else(String::new, |key| {
             format!(" ({path} in the file, --{} or {})", key.flag, key.variable)
         });
-        self.problems.push(Problem::text(format!("{path} is missing; expected {expected}{ways}")));
+        self.problems.push(Problem::text(format!("{path} is missing{ways}; expected {expected}")));
     }
 
     /// Reports something about the setting at `path`.

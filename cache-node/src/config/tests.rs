@@ -257,7 +257,7 @@ fn all_faults_are_told_at_once() {
         "node.name is \"\"",
         "node.datadir is an unknown key; did you mean node.data_dir?",
         "node.data_dir is missing",
-        "cluster.id is missing; expected 1 to 64 letters",
+        "cluster.id is missing (cluster.id in the file, --cluster-id or SHOAL_CLUSTER_ID); expected",
         "store.budget is \"much\"",
         "site.name is \"7\": invalid type",
         "site.hots is an unknown key; did you mean site.hosts?",

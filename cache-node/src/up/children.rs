@@ -29,8 +29,8 @@ const TAIL_LINES_MAX: usize = 20;
 const INHERITED: [&str; 2] = ["SHOAL_LOG_LEVEL", "SHOAL_LOG_FORMAT"];
 /// The demo origin's program.
 const DEMO_ORIGIN_PROGRAM: &str = "shoal-loadtest";
-/// Tells the demo origin to end with its standard input, as `--exit-with-parent` tells members.
-const EXIT_WITH_PARENT_VARIABLE: &str = "SHOAL_EXIT_WITH_PARENT";
+/// Tells a child to stop when its standard input ends.
+const EXIT_WITH_PARENT: &str = "--exit-with-parent";
 /// The demo origin's name in messages and of its log.
 pub(super) const DEMO_ORIGIN_NAME: &str = "demo-origin";
 
@@ -90,7 +90,7 @@ impl Children {
         let program = this_program()?;
         let args = [OsStr::new("node"), "--config".as_ref(), config.as_ref()];
         let mut command = Command::new(program);
-        command.args(args).arg("--exit-with-parent");
+        command.args(args).arg(EXIT_WITH_PARENT);
         let kind = match member.role {
             Role::Node => Kind::Node,
             Role::Super => Kind::Super,
@@ -105,7 +105,8 @@ impl Children {
         origin: &DemoOrigin,
     ) -> Result<(), UpError> {
         let mut command = Command::new(program);
-        command.args(["origin", "--json", "--listen", &origin.listen.to_string()]);
+        command.args(["origin", "--json", EXIT_WITH_PARENT]);
+        command.args(["--listen", &origin.listen.to_string()]);
         if let Some(rate) = &origin.rate {
             command.args(["--rate", rate]);
         }
@@ -127,7 +128,6 @@ impl Children {
             }
         }
         command
-            .env(EXIT_WITH_PARENT_VARIABLE, "true")
             .stdin(Stdio::piped())
             .stdout(log.try_clone().map_err(log_failed)?)
             .stderr(log)
