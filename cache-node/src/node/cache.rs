@@ -169,7 +169,7 @@ async fn build(
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
-        origin: OriginClient::new(origin_metrics.clone())?,
+        origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
         peers: Peers::new(channels.clone(), transfer_metrics.clone()),
         fills,
         sites: sites.clone(),

@@ -25,7 +25,8 @@ use crate::identity::{Claim, Identity, IdentityError};
 use crate::membership::Role;
 use crate::metrics::Metrics;
 use crate::store::StoreError;
-use crate::supernode::SuperNodeError;
+use crate::origin::OriginSetupError;
+use crate::supernode::SuperError;
 
 /// This version, told to other members.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -54,7 +55,10 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// The super-node cannot start.
     #[error(transparent)]
-    SuperNode(#[from] SuperNodeError),
+    SuperNode(#[from] SuperError),
+    /// TLS towards origins cannot be set up.
+    #[error("origins: {0}; check the system's root certificates")]
+    Origin(#[from] OriginSetupError),
     /// A metric's name is taken.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),

@@ -60,9 +60,7 @@ pub fn continues(
                 Continues::No
             }
         }
-        (status, then) if status.as_u16() == head.status && length == then => {
-            Continues::FromStart
-        }
+        (status, then) if status.as_u16() == head.status && length == then => Continues::FromStart,
         _ => Continues::No,
     }
 }
@@ -84,7 +82,10 @@ mod tests {
             key: ObjectKey::new([0; 32]),
             site: "docs".into(),
             status: 200,
-            headers: vec![Header { name: "etag".into(), value: Bytes::from_static(tag.as_bytes()) }],
+            headers: vec![Header {
+                name: "etag".into(),
+                value: Bytes::from_static(tag.as_bytes()),
+            }],
             length: Some(1000),
             chunk_size: 256 * 1024,
             freshness: Freshness::default(),

@@ -212,6 +212,7 @@ impl Inner {
     }
 
     fn write_now(&self, chunk: &mut Chunk) -> Result<(), StoreError> {
+        self.shared.check_disk(chunk.data.len() as u64)?;
         let offset = {
             let mut state = lock(&self.state);
             state.in_file = true;
@@ -283,6 +284,7 @@ impl Inner {
         inline: Option<Bytes>,
         place: Place,
     ) -> Result<Arc<StoredObject>, StoreError> {
+        self.shared.check_disk(inline.as_ref().map_or(0, |body| body.len() as u64))?;
         if place == Place::File {
             // After a failed sync the kernel may have let go of what it could not write, and the
             // next sync would say that all is well: there is none.

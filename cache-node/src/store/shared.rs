@@ -15,7 +15,7 @@ use super::budget::{Budget, Reservation};
 use super::catalog::{Place, Record};
 use super::error::{Fault, Full, StoreError};
 use super::memory::Described;
-use super::table::{Entry, Found, Table};
+use super::table::{Entry, Found, Table, Victims};
 use super::{FileId, lock, objects_max};
 use crate::clock;
 use crate::metrics::StoreMetrics;
@@ -57,6 +57,12 @@ pub(super) struct Lost {
     entry: Entry,
     /// Whether the catalog took note.
     deleted: Result<(), StoreError>,
+}
+
+impl Lost {
+    pub(super) fn is_file(&self) -> bool {
+        self.entry.place == Place::File
+    }
 }
 
 impl Shared {
@@ -148,13 +154,13 @@ impl Shared {
             return Ok(None);
         }
         drop(table);
-        let lost = self.take_victim(turn);
+        let lost = self.take_victim(Victims::Any, turn);
         lost.map(Some).ok_or_else(|| self.full(0, Full::Objects { objects_max }))
     }
 
     /// Takes the object to go next out of table and catalog; `None` when none can go.
-    pub(super) fn take_victim(&self, turn: &Turn<'_>) -> Option<Lost> {
-        let (key, entry) = lock(&self.table).take_victim()?;
+    pub(super) fn take_victim(&self, victims: Victims, turn: &Turn<'_>) -> Option<Lost> {
+        let (key, entry) = lock(&self.table).take_victim(victims)?;
         self.metrics.evictions.inc();
         self.metrics.evicted_bytes.inc_by(entry.bytes());
         Some(self.lose(&key, entry, turn))

@@ -6,6 +6,7 @@
 //! entry is known to the eviction core with its body's length, and no other key is.
 //! It must not know: disk. Its callers hold its lock for lookups only.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
@@ -17,6 +18,18 @@ use super::body::{Body, Disk, Reclaim};
 use super::budget::{Budget, Reservation};
 use super::catalog::{Place, Record};
 use super::eviction::S3Fifo;
+
+/// Small objects passed over in one search for a file.
+const PASSED_MAX: usize = 10_000;
+
+/// Who may be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Victims {
+    /// Whoever is next.
+    Any,
+    /// Objects in files, as far as one is found without a long search.
+    Files,
+}
 
 /// One stored object.
 #[derive(Debug)]
@@ -132,9 +145,17 @@ impl Table {
     }
 
     /// Takes the object out that is to go next; `None` when all are held, or there are none.
-    pub(super) fn take_victim(&mut self) -> Option<(ObjectKey, Entry)> {
-        let held = |key: &ObjectKey| self.entries.get(key).is_some_and(Entry::is_held);
-        let key = self.eviction.victim(held)?;
+    pub(super) fn take_victim(&mut self, victims: Victims) -> Option<(ObjectKey, Entry)> {
+        let passed = Cell::new(0);
+        let spared = |key: &ObjectKey| {
+            let Some(entry) = self.entries.get(key) else { return false };
+            let small = entry.place == Place::Inline && victims == Victims::Files;
+            if small {
+                passed.set(passed.get() + 1);
+            }
+            entry.is_held() || (small && passed.get() <= PASSED_MAX)
+        };
+        let key = self.eviction.victim(spared)?;
         self.entries.remove(&key).map(|entry| (key, entry))
     }
 

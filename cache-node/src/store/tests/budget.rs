@@ -91,6 +91,32 @@ async fn a_growing_object_stops_at_the_budget_and_gives_back_its_space() {
 }
 
 #[tokio::test]
+async fn objects_without_bytes_are_bounded_in_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), MIB, 0).await;
+    for number in 0..OBJECTS_MIN as u64 + 10 {
+        put(&store, number, 0).await;
+        assert!(store.usage().objects <= OBJECTS_MIN);
+    }
+    assert_eq!(store.usage().objects, OBJECTS_MIN);
+    assert_eq!(store.shared.metrics.evictions.get(), 10);
+}
+
+#[tokio::test]
+async fn objects_being_filled_are_bounded_in_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), MIB, 0).await;
+    let mut partials = Vec::new();
+    for number in 0..shared::PARTIALS_MAX as u64 {
+        partials.push(store.begin(head(number, None)).await.unwrap());
+    }
+    let error = store.begin(head(0, None)).await.unwrap_err();
+    assert!(matches!(error, StoreError::NoRoom { cause: Full::Partials { .. }, .. }), "{error}");
+    partials.pop();
+    store.begin(head(0, None)).await.unwrap();
+}
+
+#[tokio::test]
 async fn hot_objects_outlive_a_scan() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), MIB, 0).await;

@@ -2,6 +2,7 @@
 
 mod budget;
 mod damage;
+mod disk_full;
 mod kill;
 mod replace;
 mod restart;

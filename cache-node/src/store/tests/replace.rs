@@ -103,3 +103,38 @@ async fn another_versions_manifest_refreshes_nothing() {
     assert!(matches!(refused, StoreError::NotFound { .. }), "{refused}");
     assert_ne!(store.locate(&key(1)), Some(old.object_id()));
 }
+
+/// A lookup that lost a race: found, and then changed before its manifest was read.
+#[tokio::test]
+async fn a_lookup_never_takes_one_manifest_for_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 64 * MIB, MIB).await;
+    let shared = &store.shared;
+    let old = put(&store, 1, 100).await;
+    let before = shared.find(&key(1)).unwrap();
+    let manifest = old.manifest().refreshed(Vec::new(), Freshness::default(), 9);
+    let new = store.refresh(manifest).await.unwrap();
+    assert!(shared.load(&key(1), &before).unwrap().is_none(), "look again");
+    assert_eq!(store.get(&key(1)).await.unwrap().manifest_id(), new.manifest_id());
+
+    let before = shared.find(&key(1)).unwrap();
+    let replaced = try_put(&store, head(1, Some(100)), &body(2, 100)).await.unwrap();
+    assert!(shared.load(&key(1), &before).unwrap().is_none(), "look again");
+    assert_eq!(store.locate(&key(1)), Some(replaced.object_id()), "the newer one is not dropped");
+}
+
+#[tokio::test]
+async fn an_act_once_begun_ends_though_nobody_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), 64 * MIB, 0).await;
+    let partial = store.begin(head(1, Some(CHUNK))).await.unwrap();
+    write(&partial, 0, body(1, CHUNK)).await.unwrap();
+    let finish = Box::pin(partial.finish(CHUNK as u64));
+    assert!(futures::FutureExt::now_or_never(finish).is_none(), "begun, then dropped");
+    drop(partial);
+    while store.locate(&key(1)).is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_stored(&store, 1, CHUNK).await;
+    assert_eq!(store.usage().bytes, CHUNK as u64);
+}

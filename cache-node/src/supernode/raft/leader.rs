@@ -14,12 +14,14 @@ use shoal_proto::limits::RPC_DEADLINE_MS;
 use shoal_proto::wire::v1::raft_client::RaftClient;
 use shoal_proto::wire::{WireError, check_node_info, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::network::node_of;
+use super::network::{Network, node_of};
 use super::wire::{Batch, Types};
-use super::{Raft, closed};
+use super::{Raft, TierState, closed};
+use crate::clock;
 use crate::rpc::{MESSAGE_BYTES_MAX, with_deadline};
 
 /// Largest batch that is proposed, in bytes.
@@ -49,25 +51,18 @@ impl Raft {
         batch: v1::CommandBatch,
         deadline: Duration,
     ) -> Result<Proposed, RpcError> {
-        let bytes = batch.encoded_len();
-        if bytes > BATCH_BYTES_MAX {
-            return Err(WireError::field("batch", bytes, "at most 2 MiB").into());
-        }
+        check_size(&batch)?;
         self.inner.metrics.batches.inc();
-        let (raft, own) = (self.clone(), batch.clone());
-        let local = move || {
-            let (raft, batch) = (raft.clone(), own.clone());
+        let again = batch.clone();
+        let local = move |raft: Self| {
+            let batch = again.clone();
             async move { raft.write(batch).await }.boxed()
         };
         let node_id = self.inner.me;
         let remote = move |mut leader: RaftClient<Channel>| {
             let request = v1::ProposeRequest { node_id, batch: Some(batch.clone()) };
-            async move {
-                let reply = leader.propose(request).await?;
-                Ok(reply
-                    .map(|v1::ProposeReply { position, replies }| Proposed { position, replies }))
-            }
-            .boxed()
+            let proposed = |v1::ProposeReply { position, replies }| Proposed { position, replies };
+            async move { Ok(leader.propose(request).await?.map(proposed)) }.boxed()
         };
         self.at_leader(deadline, local, remote).await
     }
@@ -78,19 +73,16 @@ impl Raft {
     /// # Errors
     /// `Retry` when no quorum answered within `deadline`.
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, RpcError> {
-        let raft = self.clone();
-        let local = move || {
-            let raft = raft.clone();
-            async move { raft.read_position().await }.boxed()
-        };
-        let node_id = self.inner.me;
+        let local = |raft: Self| async move { raft.read_position().await }.boxed();
+        let request = v1::ReadPositionRequest { node_id: self.inner.me };
         let remote = move |mut leader: RaftClient<Channel>| {
-            let request = v1::ReadPositionRequest { node_id };
             async move { Ok(leader.read_position(request).await?.map(|reply| reply.position)) }
                 .boxed()
         };
+        let started = clock::monotonic();
         let position = self.at_leader(deadline, local, remote).await?;
-        self.wait_applied(position, deadline).await?;
+        let left = deadline.saturating_sub(clock::since(started));
+        self.wait_applied(position, left).await?;
         Ok(position)
     }
 
@@ -135,6 +127,7 @@ impl Raft {
 
     /// Writes `batch` if this super-node leads.
     pub(super) async fn write(&self, batch: v1::CommandBatch) -> Result<Proposed, RpcError> {
+        check_size(&batch)?;
         let written = self.inner.core.client_write(Batch(batch)).await;
         let done = written.map_err(|error| self.write_error(error))?;
         Ok(Proposed { position: done.log_id.index, replies: done.data })
@@ -177,7 +170,7 @@ impl Raft {
     async fn at_leader<T>(
         &self,
         deadline: Duration,
-        local: impl Fn() -> BoxFuture<'static, Result<T, RpcError>>,
+        local: impl Fn(Self) -> BoxFuture<'static, Result<T, RpcError>>,
         remote: impl Fn(RaftClient<Channel>) -> BoxFuture<'static, Result<Response<T>, Status>>,
     ) -> Result<T, RpcError> {
         let mut last = String::from("no leader is known");
@@ -188,22 +181,21 @@ impl Raft {
                 let tried = async {
                     match leader {
                         None => Err(RpcError::new(ErrorKind::Retry, "no leader is known")),
-                        Some(id) if id.0 == self.inner.me => local().await,
+                        Some(id) if id.0 == self.inner.me => local(self.clone()).await,
                         Some(id) => {
-                            let (book, member) = (&self.inner.network.book, self.member(id.0));
-                            let channels = &self.inner.network.channels;
-                            let client = book.client(channels, id.0, member.as_ref())?;
                             let patience = Duration::from_millis(RPC_DEADLINE_MS);
-                            with_deadline(patience, remote(client)).await
+                            let asked = with_deadline(patience, remote(self.client(id)?)).await;
+                            asked.map_err(for_now)
                         }
                     }
                 };
                 let mut changes = tier.clone();
+                let changed = |now: &TierState| now.leader.is_some() && now.leader != leader;
                 let tried = tokio::select! {
                     tried = tried => tried,
-                    _ = changes.wait_for(|now| now.leader.is_some() && now.leader != leader) => {
-                        continue;
-                    }
+                    changed = changes.wait_for(changed) => changed.map_or_else(gone, |_| {
+                        Err(RpcError::new(ErrorKind::Retry, "the leader changed"))
+                    }),
                 };
                 match tried {
                     Err(e) if matches!(e.kind, ErrorKind::Retry | ErrorKind::Redirect) => {
@@ -213,18 +205,41 @@ impl Raft {
                 }
                 let pause = Duration::from_millis(RETRY_PAUSE_MS);
                 let changed = tier.wait_for(|now| now.leader != leader);
-                let _ = tokio::time::timeout(pause, changed).await;
+                if let Ok(Err(ended)) = tokio::time::timeout(pause, changed).await {
+                    return gone(ended);
+                }
             }
         };
-        match tokio::time::timeout(deadline, tries).await {
-            Ok(done) => done,
-            Err(_) => {
-                let message = format!(
-                    "not answered by the tier's leader within {} ms, the outcome is unknown: {last}",
-                    deadline.as_millis()
-                );
-                Err(RpcError::new(ErrorKind::Retry, message))
-            }
-        }
+        tokio::time::timeout(deadline, tries).await.unwrap_or_else(|_| {
+            let message = format!(
+                "not answered by the tier's leader within {} ms, the outcome is unknown: {last}",
+                deadline.as_millis()
+            );
+            Err(RpcError::new(ErrorKind::Retry, message))
+        })
     }
+
+    fn client(&self, id: NodeId) -> Result<RaftClient<Channel>, RpcError> {
+        let Network { book, channels, .. } = &self.inner.network;
+        book.client(channels, id.0, self.member(id.0).as_ref())
+    }
+}
+
+fn check_size(batch: &v1::CommandBatch) -> Result<(), WireError> {
+    match batch.encoded_len() {
+        bytes if bytes > BATCH_BYTES_MAX => Err(WireError::field("batch", bytes, "at most 2 MiB")),
+        _ => Ok(()),
+    }
+}
+
+/// A leader that is stopping is no reason to give up: another will lead.
+fn for_now(error: RpcError) -> RpcError {
+    match error.kind {
+        ErrorKind::Closed => RpcError { kind: ErrorKind::Retry, ..error },
+        _ => error,
+    }
+}
+
+fn gone<T>(error: watch::error::RecvError) -> Result<T, RpcError> {
+    Err(closed(error))
 }

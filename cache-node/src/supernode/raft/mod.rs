@@ -229,7 +229,9 @@ impl Raft {
         self.inner.tier.borrow().leader == Some(NodeId(self.inner.me))
     }
 
-    /// Notes where a super-node can be reached now, from its own answer to `Whois`.
+    /// Notes where a super-node can be reached now, from its own answer to `Whois`. One that is not
+    /// in the membership known here, since this super-node is new or was away, may speak for its id
+    /// from then on: only to be called for configured seeds and members of the tier.
     pub fn learn_address(&self, info: &v1::NodeInfo) {
         self.inner.network.book.learn(info);
     }
@@ -306,7 +308,7 @@ impl Raft {
             tracing::error!(%error, "raft ended badly");
         }
         // The library's tasks end by themselves a little later, and hold the log until then; this
-        // handle keeps the state's mark itself.
+        // handle's own mark stays.
         let polls = CLOSE_DEADLINE_MS / CLOSE_POLL_MS;
         for _ in 0..polls {
             if self.inner.alive.strong_count() <= 1 {

@@ -64,10 +64,18 @@ async fn a_tier_outlives_its_leader() {
 
     // The leader is lost: the others agree on a new one and go on.
     let (name, id) = (one.info.name.clone(), one.info.node_id);
-    let data = one.kill().await;
-    let position = propose(&two, 10).await;
-    holds(&two, position, 10).await;
-    holds(&three, position, 10).await;
+    let proposals = async {
+        let mut position = 0;
+        for tag in 10..40 {
+            position = propose(&two, tag).await;
+        }
+        position
+    };
+    let (data, position) = tokio::join!(one.kill(), proposals);
+    for tag in 10..40 {
+        holds(&two, position, tag).await;
+        holds(&three, position, tag).await;
+    }
     assert_ne!(two.raft.state().leader, Some(NodeId(id)));
 
     // It comes back elsewhere and catches up; what it reads is what the others wrote.
@@ -76,10 +84,10 @@ async fn a_tier_outlives_its_leader() {
         other.raft.learn_address(&one.info);
         one.raft.learn_address(&other.info);
     }
-    holds(&one, position, 10).await;
-    let position = propose(&one, 11).await;
+    holds(&one, position, 39).await;
+    let position = propose(&one, 40).await;
     assert!(two.raft.read_barrier(PATIENCE).await.unwrap() >= position);
-    holds(&two, position, 11).await;
+    holds(&two, position, 40).await;
 
     // A graceful stop hands the lead over.
     let nodes = [one, two, three];

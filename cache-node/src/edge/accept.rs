@@ -1,0 +1,187 @@
+//! Connections: accepted up to a cap, served, drained.
+//!
+//! Invariants: every connection is a task of one group, which ends before [`serve`] returns; what
+//! is in flight when the edge stops may finish until the drain deadline, and is cut after it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use prometheus::IntGauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::stream::ClientStream;
+use super::{Edge, EdgeConfig, ReadPath, request};
+use crate::tasks::Tasks;
+
+/// Longest request head over HTTP/1.1, which is also a connection's buffer, in bytes.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// Most headers of a request over HTTP/1.1.
+const HEADERS_MAX: usize = 128;
+/// Longest header list of a request over HTTP/2, in bytes.
+const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
+/// Most requests at a time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 100;
+/// Streams that a client may open and reset before they are accepted (rapid reset).
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams that may end by a client's fault before its connection does.
+const FAULTY_STREAMS_MAX: usize = 128;
+/// Flow-control windows for uploads over HTTP/2, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes buffered towards a client on each HTTP/2 stream.
+const SEND_BUFFER_BYTES: usize = 512 * 1024;
+/// Between two pings on an HTTP/2 connection, and how long an answer may take, in milliseconds.
+const PING_MS: u64 = 20_000;
+/// Pause after a failed `accept`, which mostly means that descriptors ran out, in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 50;
+/// How long connections may take to notice that they are cut, in milliseconds.
+const CUT_MS: u64 = 5_000;
+
+/// Serves clients until `tasks` is stopped and what is in flight has ended or the drain deadline
+/// has passed.
+pub async fn serve<R: ReadPath>(listener: TcpListener, edge: Arc<Edge<R>>, tasks: Tasks) {
+    let connections = Tasks::new();
+    let cut = CancellationToken::new();
+    let slots = Arc::new(Semaphore::new(edge.config.connections_max));
+    let builder = Arc::new(builder(&edge.config, &connections));
+    loop {
+        let (stream, slot) = tokio::select! {
+            biased;
+            () = tasks.stopped() => break,
+            // A connection's task panicked.
+            () = connections.stopped() => {
+                tasks.stop();
+                break;
+            }
+            accepted = accept(&listener, &slots) => match accepted {
+                Some(accepted) => accepted,
+                None => continue,
+            },
+        };
+        let connection = Connection {
+            edge: Arc::clone(&edge),
+            builder: Arc::clone(&builder),
+            stop: connections.token(),
+            cut: cut.clone(),
+        };
+        connections.spawn("edge-connection", connection.run(stream, slot));
+    }
+    drop(listener);
+    if !connections.shutdown(Duration::from_millis(edge.config.drain_ms)).await {
+        tracing::warn!(drain_ms = edge.config.drain_ms, "cutting connections still in use");
+        cut.cancel();
+        connections.shutdown(Duration::from_millis(CUT_MS)).await;
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let slot = Arc::clone(slots).acquire_owned().await.ok()?;
+    match listener.accept().await {
+        Ok((stream, _)) => Some((stream, slot)),
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+            None
+        }
+    }
+}
+
+/// Spawns what serves the streams of HTTP/2 connections.
+#[derive(Clone)]
+struct Streams(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn("edge-stream", stream);
+    }
+}
+
+fn builder(config: &EdgeConfig, connections: &Tasks) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams(connections.clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(config.head_ms))
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(FAULTY_STREAMS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(Duration::from_millis(PING_MS))
+        .keep_alive_timeout(Duration::from_millis(PING_MS));
+    builder
+}
+
+struct Connection<R> {
+    edge: Arc<Edge<R>>,
+    builder: Arc<auto::Builder<Streams>>,
+    stop: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl<R: ReadPath> Connection<R> {
+    async fn run(self, stream: TcpStream, _slot: OwnedSemaphorePermit) {
+        let Self { edge, builder, stop, cut } = self;
+        let _open = Open::new(edge.metrics.connections.clone());
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "a connection was gone at once");
+            return;
+        }
+        let (stream, abort) = ClientStream::new(stream, &edge.config);
+        let service = service_fn(move |request| {
+            let (edge, abort) = (Arc::clone(&edge), abort.clone());
+            async move { Ok::<_, Infallible>(request::answer(&edge, request, abort).await) }
+        });
+        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = served.as_mut() => ended,
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = served.as_mut() => ended,
+                    () = cut.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(error, "a client's connection ended early");
+        }
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(connections: IntGauge) -> Self {
+        connections.inc();
+        Self(connections)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,170 @@
+//! Bodies to and from clients.
+//!
+//! Invariants: a body of known length ends in an error unless exactly that many bytes came; bytes
+//! are counted as they are handed to the connection; an upload is read only as fast as it is
+//! forwarded, and its silence is limited.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use prometheus::IntCounter;
+use tokio::time::Sleep;
+
+use super::stream::Abort;
+use crate::fetch::{BodyError, BodyStream, RequestBody};
+
+/// A response's body.
+pub(super) struct ClientBody {
+    source: Source,
+    /// Bytes yet to come, where known.
+    left: Option<u64>,
+    sent: Option<IntCounter>,
+    /// For a body that nothing but the connection's end delimits.
+    abort: Option<Abort>,
+}
+
+enum Source {
+    Empty,
+    Text(Bytes),
+    Stream(BodyStream),
+}
+
+impl ClientBody {
+    /// No body.
+    pub(super) fn empty() -> Self {
+        Self { source: Source::Empty, left: Some(0), sent: None, abort: None }
+    }
+
+    /// A short text made here.
+    pub(super) fn text(text: String) -> Self {
+        let text = Bytes::from(text);
+        Self { left: Some(text.len() as u64), source: Source::Text(text), sent: None, abort: None }
+    }
+
+    /// `length` bytes, or as many as come.
+    pub(super) fn stream(stream: BodyStream, length: Option<u64>) -> Self {
+        Self { source: Source::Stream(stream), left: length, sent: None, abort: None }
+    }
+
+    /// Counts what is sent.
+    pub(super) fn counted(mut self, sent: IntCounter) -> Self {
+        self.sent = Some(sent);
+        self
+    }
+
+    /// For HTTP/1.0: a failure resets the connection where its end would pass for the body's.
+    pub(super) fn aborting(mut self, abort: Abort) -> Self {
+        self.abort = self.left.is_none().then_some(abort);
+        self
+    }
+
+    fn break_off(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.source = Source::Empty;
+        if let Some(abort) = &self.abort {
+            abort.set();
+        }
+        tracing::info!(%error, "a response broke off, cutting its connection");
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn forward(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(left) = &mut self.left {
+            let Some(rest) = left.checked_sub(bytes.len() as u64) else {
+                return self.break_off(BodyError("longer than announced".to_owned()));
+            };
+            *left = rest;
+        }
+        if let Some(sent) = &self.sent {
+            sent.inc_by(bytes.len() as u64);
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let polled = match &mut this.source {
+            Source::Empty => None,
+            Source::Text(text) => {
+                let text = std::mem::take(text);
+                this.source = Source::Empty;
+                Some(Ok(text))
+            }
+            Source::Stream(stream) => ready!(stream.as_mut().poll_next(cx)),
+        };
+        match polled {
+            Some(Ok(bytes)) => this.forward(bytes),
+            Some(Err(error)) => this.break_off(error),
+            None if this.left.is_some_and(|left| left > 0) => {
+                this.break_off(BodyError("shorter than announced".to_owned()))
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.source, Source::Empty) || self.left == Some(0)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A client's body, for its origin.
+pub(super) fn upload(body: Incoming, headers: &HeaderMap, silence_max: Duration) -> RequestBody {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let stream = Upload { body, silence_max, silence: None };
+    RequestBody { length, stream: Box::pin(stream) }
+}
+
+struct Upload {
+    body: Incoming,
+    silence_max: Duration,
+    /// Armed while the client is waited for.
+    silence: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for Upload {
+    type Item = Result<Bytes, BodyError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+                let silence_max = this.silence_max;
+                let timer =
+                    this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence_max)));
+                ready!(timer.as_mut().poll(cx));
+                let reason = format!("the client was silent for {} ms", silence_max.as_millis());
+                return Poll::Ready(Some(Err(BodyError(reason))));
+            };
+            this.silence = None;
+            match frame {
+                None => return Poll::Ready(None),
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
+                // Trailers end here, which RFC 9110 section 6.5.1 allows.
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(bytes)));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The HTTP front of a node: HTTP/1.1 and HTTP/2 (by prior knowledge) to clients.
+//!
+//! A request goes through steps (`request.rs`): received and understood, looked up, answered from
+//! an object or passed to its origin, or answered here when none of these works. What a response
+//! says about itself is composed in `respond.rs`; connections live and end in `accept.rs`.
+//!
+//! Invariants: a host that no site serves never causes a fetch; a response is whole or its
+//! connection is cut; nothing a client sends or withholds holds a connection for ever; error texts
+//! name no origin and no URL. It must not know where objects come from beyond [`ReadPath`].
+//!
+//! Decided (RFC 9111 section 5.2.1): client `Cache-Control` neither bypasses the cache nor fails a
+//! request. Not here: TLS; relaying of informational responses, which hyper's server cannot send;
+//! `Upgrade`, `CONNECT` and `TRACE`.
+
+mod accept;
+mod body;
+mod request;
+mod respond;
+mod stream;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use http::StatusCode;
+use shoal_proto::ObjectKey;
+
+pub use accept::serve;
+
+use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
+use crate::metrics::EdgeMetrics;
+use crate::policy::site::{Site, Sites};
+
+/// The edge's limits. Times are in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeConfig {
+    /// The answer for a host that no site serves: 421 (RFC 9110 section 15.5.20) or 404.
+    pub unknown_host: StatusCode,
+    /// Most client connections at a time; more wait to be accepted.
+    pub connections_max: usize,
+    /// Longest wait for a request head, on an idle connection too.
+    pub head_ms: u64,
+    /// Longest silence within a request body.
+    pub upload_silence_ms: u64,
+    /// Longest time in which a client takes no byte of what is sent.
+    pub stall_ms: u64,
+    /// How long requests in flight may take to end when the edge stops.
+    pub drain_ms: u64,
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            unknown_host: StatusCode::MISDIRECTED_REQUEST,
+            connections_max: 16_384,
+            head_ms: 10_000,
+            upload_silence_ms: 30_000,
+            stall_ms: 60_000,
+            drain_ms: 20_000,
+        }
+    }
+}
+
+/// What the edge asks of the read path.
+pub trait ReadPath: Send + Sync + 'static {
+    /// The response for a key, for `GET` and `HEAD`.
+    fn get(
+        &self,
+        request: FetchRequest,
+    ) -> impl Future<Output = Result<Fetched, FetchError>> + Send;
+
+    /// A request straight to the origin, streamed both ways.
+    fn pass(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+    ) -> impl Future<Output = Result<OriginResponse, FetchError>> + Send;
+
+    /// After a successful unsafe request: nobody serves the key's object from here on.
+    fn invalidate(&self, key: ObjectKey) -> impl Future<Output = ()> + Send;
+}
+
+impl ReadPath for Fetcher {
+    async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+        Self::get(self, request).await
+    }
+
+    async fn pass(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+    ) -> Result<OriginResponse, FetchError> {
+        Self::pass(self, site, request).await
+    }
+
+    async fn invalidate(&self, key: ObjectKey) {
+        Self::invalidate(self, key).await;
+    }
+}
+
+/// The edge over a read path.
+#[derive(Debug)]
+pub struct Edge<R> {
+    config: EdgeConfig,
+    sites: Arc<Sites>,
+    secret: [u8; 32],
+    read_path: R,
+    metrics: EdgeMetrics,
+}
+
+impl<R: ReadPath> Edge<R> {
+    /// An edge for `sites`; `secret` is the cluster's, for keys.
+    pub fn new(
+        config: EdgeConfig,
+        sites: Arc<Sites>,
+        secret: [u8; 32],
+        read_path: R,
+        metrics: EdgeMetrics,
+    ) -> Self {
+        Self { config, sites, secret, read_path, metrics }
+    }
+}
+
+#[cfg(test)]
+mod tests;

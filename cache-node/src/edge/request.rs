@@ -1,0 +1,230 @@
+//! A request's steps: received, looked up, passed or answered; one function each.
+//!
+//! Invariants: what is asked is known in full (site, authority, target) before anything is looked
+//! up; path and query stay as they came; only `GET` and `HEAD` without a body touch the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HOST, VIA};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use shoal_proto::ObjectKey;
+
+use super::body::{self, ClientBody};
+use super::respond::{self, Forwarded, Reply};
+use super::stream::Abort;
+use super::{Edge, ReadPath};
+use crate::clock;
+use crate::fetch::{FetchError, FetchRequest, Fetched, OriginRequest};
+use crate::policy::hop;
+use crate::policy::invalidate;
+use crate::policy::key::object_key;
+use crate::policy::site::Site;
+
+/// How often a request may have come through Shoal before it is taken for a loop.
+const HOPS_MAX: usize = 4;
+
+/// What a client asked.
+pub(super) struct Asked {
+    pub(super) site: Arc<Site>,
+    pub(super) authority: String,
+    pub(super) target: String,
+    pub(super) method: Method,
+    pub(super) headers: HeaderMap,
+    /// For a response that only the connection's end delimits.
+    abort: Option<Abort>,
+}
+
+impl Asked {
+    fn key<R>(&self, edge: &Edge<R>, target: &str) -> ObjectKey {
+        object_key(&edge.secret, &self.site, &self.authority, target)
+    }
+}
+
+/// Answers a request, whatever happens.
+pub(super) async fn answer<R: ReadPath>(
+    edge: &Edge<R>,
+    request: Request<Incoming>,
+    abort: Abort,
+) -> Response<ClientBody> {
+    let start = clock::monotonic();
+    let head = *request.method() == Method::HEAD;
+    let reply = match receive(edge, request, abort) {
+        Ok((asked, body)) if is_cacheable(&asked.method, &body) => look_up(edge, asked).await,
+        Ok((asked, body)) => pass(edge, asked, body).await,
+        Err((status, detail)) => Reply::refused(status, detail),
+    };
+    deliver(edge, reply, head, clock::since(start))
+}
+
+/// Only these are looked up; a `GET` with a body means something only its origin knows.
+fn is_cacheable(method: &Method, body: &Incoming) -> bool {
+    (*method == Method::GET || *method == Method::HEAD) && body.is_end_stream()
+}
+
+/// A status and what is wrong.
+type Refusal = (StatusCode, &'static str);
+
+/// Understands what is asked, or refuses it.
+fn receive<R>(
+    edge: &Edge<R>,
+    request: Request<Incoming>,
+    abort: Abort,
+) -> Result<(Asked, Incoming), Refusal> {
+    let (parts, body) = request.into_parts();
+    if parts.method == Method::TRACE {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "trace"));
+    }
+    if parts.method == Method::CONNECT {
+        return Err((StatusCode::NOT_IMPLEMENTED, "connect"));
+    }
+    let authority = authority(&parts).map_err(|detail| (StatusCode::BAD_REQUEST, detail))?;
+    let unknown = (edge.config.unknown_host, "unknown host");
+    let site = edge.sites.find(&authority).ok_or(unknown)?;
+    if hops(&parts.headers) >= HOPS_MAX {
+        return Err((StatusCode::LOOP_DETECTED, "loop"));
+    }
+    let target = match parts.uri.path_and_query() {
+        Some(target) if target.path() == "*" => {
+            return Err((StatusCode::NOT_IMPLEMENTED, "asterisk"));
+        }
+        Some(target) if target.as_str().starts_with('/') => target.as_str().to_owned(),
+        Some(target) => format!("/{target}"),
+        None => "/".to_owned(),
+    };
+    let abort = (parts.version == Version::HTTP_10).then_some(abort);
+    let (method, headers) = (parts.method, parts.headers);
+    Ok((Asked { site, authority, target, method, headers, abort }, body))
+}
+
+/// The authority that a client asked (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+fn authority(parts: &http::request::Parts) -> Result<String, &'static str> {
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err("two Host headers");
+    }
+    if host.is_none() && parts.version == Version::HTTP_11 {
+        return Err("no Host header");
+    }
+    let host = match host {
+        Some(host) => Some(host.to_str().map_err(|_| "bad Host header")?),
+        None => None,
+    };
+    let scheme = parts.uri.scheme();
+    if scheme.is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err("bad scheme");
+    }
+    let named = match parts.uri.authority() {
+        // HTTP/1.1 takes the target's authority, HTTP/2 has no reason for two different ones.
+        Some(authority) => {
+            let differs = host.is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str()));
+            if differs && parts.version == Version::HTTP_2 {
+                return Err("Host is not the authority");
+            }
+            authority.as_str()
+        }
+        None => host.ok_or("no host")?,
+    };
+    let parsed: Authority = named.parse().map_err(|_| "bad Host header")?;
+    let port_is_valid = parsed.as_str() == parsed.host() || parsed.port_u16().is_some();
+    if parsed.host().is_empty() || parsed.as_str().contains('@') || !port_is_valid {
+        return Err("bad Host header");
+    }
+    Ok(named.to_owned())
+}
+
+/// How often Shoal is named in `Via`.
+fn hops(headers: &HeaderMap) -> usize {
+    let lines = headers.get_all(VIA).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).filter(|hop| hop.trim().ends_with(" shoal")).count()
+}
+
+/// `GET` and `HEAD`: from the cache, or through it.
+async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
+    let request = FetchRequest {
+        site: Arc::clone(&asked.site),
+        key: asked.key(edge, &asked.target),
+        method: asked.method.clone(),
+        target: asked.target.clone(),
+        client_authority: asked.authority.clone(),
+        headers: hop::fill_headers(&asked.headers),
+        authorized: asked.headers.contains_key(AUTHORIZATION),
+    };
+    match edge.read_path.get(request).await {
+        Ok(Fetched::Object(object)) => respond::object(&asked, object, clock::unix_ms()),
+        Ok(Fetched::Pass(response)) => respond::passed(&asked, response, Forwarded::Miss),
+        Err(error) => fail(&asked, &error, Forwarded::Miss),
+    }
+    .aborting(asked.abort)
+}
+
+/// Everything else: straight to the origin, streamed both ways.
+async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Reply {
+    let forwarded = match asked.method {
+        Method::GET | Method::HEAD => Forwarded::Request,
+        _ => Forwarded::Method,
+    };
+    let silence_max = Duration::from_millis(edge.config.upload_silence_ms);
+    let body = (!upload.is_end_stream()).then(|| body::upload(upload, &asked.headers, silence_max));
+    let request = OriginRequest {
+        method: asked.method.clone(),
+        target: asked.target.clone(),
+        client_authority: asked.authority.clone(),
+        headers: asked.headers.clone(),
+        body,
+    };
+    match edge.read_path.pass(Arc::clone(&asked.site), request).await {
+        Ok(response) => {
+            if invalidate::is_unsafe(&asked.method) {
+                let answer = (response.status, &response.headers);
+                invalidate(edge, &asked, answer).await;
+            }
+            respond::passed(&asked, response, forwarded)
+        }
+        Err(error) => fail(&asked, &error, forwarded),
+    }
+    .aborting(asked.abort)
+}
+
+/// Before the client hears of its success: what it changed is not served any more.
+async fn invalidate<R: ReadPath>(edge: &Edge<R>, asked: &Asked, answer: (StatusCode, &HeaderMap)) {
+    let targets = invalidate::targets(&asked.site, &asked.authority, &asked.target, answer);
+    for target in targets {
+        edge.read_path.invalidate(asked.key(edge, &target)).await;
+    }
+}
+
+/// An honest error instead of the response that could not be had.
+fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
+    tracing::info!(site = asked.site.name(), %error, "a request failed");
+    match error {
+        FetchError::Unreachable { .. } => {
+            Reply::failed(StatusCode::BAD_GATEWAY, forwarded, "origin unreachable")
+        }
+        FetchError::Malformed { .. } => {
+            Reply::failed(StatusCode::BAD_GATEWAY, forwarded, "origin response malformed")
+        }
+        FetchError::Timeout { .. } => {
+            Reply::failed(StatusCode::GATEWAY_TIMEOUT, forwarded, "origin timed out")
+        }
+        FetchError::Closed => {
+            Reply::failed(StatusCode::SERVICE_UNAVAILABLE, forwarded, "shutting down")
+        }
+    }
+}
+
+/// Counts and sends.
+fn deliver<R>(edge: &Edge<R>, reply: Reply, head: bool, took: Duration) -> Response<ClientBody> {
+    let metrics = &edge.metrics;
+    metrics.requests.of(reply.tier).inc();
+    metrics.first_byte_seconds.observe(took.as_secs_f64());
+    if reply.failed {
+        metrics.errors.inc();
+    }
+    let sent = metrics.response_bytes.of(reply.tier).clone();
+    reply.response.map(|body| if head { ClientBody::empty() } else { body.counted(sent) })
+}

@@ -1,0 +1,237 @@
+//! What a response says: headers of the stored or passed one, `Age`, `Via`, `Cache-Status`
+//! (RFC 9211), and the answers made here (`304`, `416`, errors).
+//!
+//! Invariants: `Date`, `Expires` and unknown headers go out as the origin sent them; hop-by-hop
+//! ones never; lengths are declared exactly where they are known.
+
+use http::header::{
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use shoal_proto::ObjectHead;
+
+use super::body::ClientBody;
+use super::request::Asked;
+use super::stream::Abort;
+use crate::fetch::{FetchedObject, Lookup, OriginResponse};
+use crate::metrics::Tier;
+use crate::policy::range::{self, Part};
+use crate::policy::{conditional, hop};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// Longest time that `Cache-Status` writes, in seconds: a Structured Field integer.
+const TTL_S_MAX: u64 = 999_999_999_999_999;
+
+/// A response, and what is counted of it.
+pub(super) struct Reply {
+    pub(super) response: Response<ClientBody>,
+    pub(super) tier: Tier,
+    /// An error of 500 or more that was made here.
+    pub(super) failed: bool,
+}
+
+/// Why a request went to the origin, in the words of RFC 9211 section 2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Forwarded {
+    Miss,
+    Method,
+    Request,
+}
+
+impl Forwarded {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Miss => "uri-miss",
+            Self::Method => "method",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl Reply {
+    fn new(status: StatusCode, headers: HeaderMap, body: ClientBody, tier: Tier) -> Self {
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Self { response, tier, failed: false }
+    }
+
+    /// A request that is not looked up or forwarded at all.
+    pub(super) fn refused(status: StatusCode, detail: &'static str) -> Self {
+        Self::made_here(status, &format!("shoal; detail=\"{detail}\""), detail)
+    }
+
+    /// A request that was forwarded in vain.
+    pub(super) fn failed(status: StatusCode, forwarded: Forwarded, detail: &'static str) -> Self {
+        let cache_status = format!("shoal; fwd={}; detail=\"{detail}\"", forwarded.name());
+        Self::made_here(status, &cache_status, detail)
+    }
+
+    fn made_here(status: StatusCode, cache_status: &str, detail: &str) -> Self {
+        let text = format!("{status}: {detail}\n");
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+            headers.insert(ALLOW, HeaderValue::from_static(allowed));
+        }
+        append(&mut headers, CACHE_STATUS, cache_status);
+        let failed = status.is_server_error();
+        let body = ClientBody::text(text);
+        Self { failed, ..Self::new(status, headers, body, Tier::Edge) }
+    }
+
+    /// For clients of HTTP/1.0, as [`ClientBody::aborting`].
+    pub(super) fn aborting(mut self, abort: Option<Abort>) -> Self {
+        if let Some(abort) = abort {
+            self.response = self.response.map(|body| body.aborting(abort));
+        }
+        self
+    }
+}
+
+/// The answer from an object: whole, a range of it, or `304`.
+pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply {
+    let head = std::sync::Arc::clone(&object.head);
+    let (tier, lookup) = (object.tier, object.lookup);
+    let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let finish = |headers: &mut HeaderMap| {
+        set_age(headers, &head, (tier, lookup), now_ms);
+        append(headers, VIA, "1.1 shoal");
+        append(headers, CACHE_STATUS, &cache_status(&head, (tier, lookup), now_ms));
+    };
+    if conditional::not_modified(&asked.headers, &head) {
+        let mut headers = conditional::not_modified_headers(&head.headers);
+        finish(&mut headers);
+        return Reply::new(StatusCode::NOT_MODIFIED, headers, ClientBody::empty(), Tier::Edge);
+    }
+    let mut headers = hop::from_stored(&head.headers);
+    finish(&mut headers);
+    match (part(asked, &head), head.length) {
+        (Part::Bytes(wanted), Some(length)) => {
+            let count = wanted.end - wanted.start;
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(count));
+            insert(&mut headers, CONTENT_RANGE, &range::content_range(&wanted, length));
+            let body = ClientBody::stream(object.into_body(Some(wanted)), Some(count));
+            Reply::new(StatusCode::PARTIAL_CONTENT, headers, body, tier)
+        }
+        (Part::Unsatisfiable, Some(length)) => {
+            let mut headers = conditional::not_modified_headers(&head.headers);
+            finish(&mut headers);
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+            insert(&mut headers, CONTENT_RANGE, &range::unsatisfied(length));
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            Reply::new(status, headers, ClientBody::empty(), Tier::Edge)
+        }
+        (_, length) => {
+            declare(&mut headers, status, length);
+            let body = if asked.method == Method::HEAD || is_bodyless(status) {
+                ClientBody::empty()
+            } else {
+                ClientBody::stream(object.into_body(None), length)
+            };
+            Reply::new(status, headers, body, tier)
+        }
+    }
+}
+
+/// RFC 9110 section 14.2: ranges are for `GET`, of a success, once other preconditions hold.
+fn part(asked: &Asked, head: &ObjectHead) -> Part {
+    let mut ranges = asked.headers.get_all(RANGE).iter();
+    let wanted = ranges.next().map(HeaderValue::as_bytes);
+    let ignored = asked.method != Method::GET
+        || head.status != 200
+        || ranges.next().is_some()
+        || !conditional::range_applies(&asked.headers, head);
+    if ignored { Part::Whole } else { range::select(wanted, head.length) }
+}
+
+/// The origin's own response.
+pub(super) fn passed(asked: &Asked, response: OriginResponse, forwarded: Forwarded) -> Reply {
+    let OriginResponse { status, mut headers, length, body } = response;
+    let word = forwarded.name();
+    let said = format!("shoal; fwd={word}; fwd-status={}; detail=pass", status.as_u16());
+    append(&mut headers, VIA, "1.1 shoal");
+    append(&mut headers, CACHE_STATUS, &said);
+    declare(&mut headers, status, length);
+    let body = if asked.method == Method::HEAD || is_bodyless(status) {
+        ClientBody::empty()
+    } else {
+        ClientBody::stream(body, length)
+    };
+    Reply::new(status, headers, body, Tier::Pass)
+}
+
+fn is_bodyless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// `Content-Length`, where there may be one (RFC 9110 section 8.6).
+fn declare(headers: &mut HeaderMap, status: StatusCode, length: Option<u64>) {
+    headers.remove(CONTENT_LENGTH);
+    if let Some(length) = length.filter(|_| !is_bodyless(status)) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// `Age` says that a response was not made or validated for this request (RFC 9111 section 5.1): a
+/// response straight from the origin keeps the `Age` that it came with, growing.
+fn set_age(headers: &mut HeaderMap, head: &ObjectHead, found: (Tier, Lookup), now_ms: u64) {
+    let straight = match found {
+        (Tier::Origin, Lookup::Miss | Lookup::Replaced) | (_, Lookup::Revalidated) => true,
+        (_, Lookup::Hit | Lookup::Stale | Lookup::Miss | Lookup::Collapsed | Lookup::Replaced) => {
+            false
+        }
+    };
+    if !straight || headers.contains_key(AGE) {
+        headers.insert(AGE, HeaderValue::from(head.freshness.age_ms(now_ms) / 1_000));
+    }
+}
+
+fn cache_status(head: &ObjectHead, (tier, lookup): (Tier, Lookup), now_ms: u64) -> String {
+    let detail = tier.name();
+    match lookup {
+        Lookup::Hit | Lookup::Stale => {
+            format!("shoal; hit; ttl={}; detail={detail}", ttl_s(head, now_ms))
+        }
+        Lookup::Miss => format!("shoal; fwd=uri-miss; stored; detail={detail}"),
+        Lookup::Collapsed => format!("shoal; fwd=uri-miss; collapsed; detail={detail}"),
+        Lookup::Revalidated => format!("shoal; fwd=stale; fwd-status=304; detail={detail}"),
+        Lookup::Replaced => {
+            let status = head.status;
+            format!("shoal; fwd=stale; fwd-status={status}; stored; detail={detail}")
+        }
+    }
+}
+
+/// Seconds of freshness left; negative when stale.
+fn ttl_s(head: &ObjectHead, now_ms: u64) -> String {
+    let age_ms = head.freshness.age_ms(now_ms);
+    let lifetime_ms = head.freshness.lifetime_ms;
+    let seconds = lifetime_ms.abs_diff(age_ms) / 1_000;
+    let sign = if age_ms > lifetime_ms && seconds > 0 { "-" } else { "" };
+    format!("{sign}{}", seconds.min(TTL_S_MAX))
+}
+
+/// Adds a member at a list header's end: the one nearest to the client (RFC 9211 section 2, RFC
+/// 9110 section 7.6.3).
+fn append(headers: &mut HeaderMap, name: HeaderName, member: &str) {
+    let mut list = Vec::new();
+    for line in headers.get_all(&name) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(member.as_bytes());
+    // Members joined by commas are a valid value.
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
+    }
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}

@@ -1,0 +1,152 @@
+//! Connections: limits against idle and stalled clients, and the drain.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+use super::rig::*;
+use crate::edge::EdgeConfig;
+use crate::tasks::Tasks;
+
+#[tokio::test]
+async fn a_connection_is_kept_and_pipelined() {
+    let (rig, _) = Rig::new(|request: Request<Incoming>| async move {
+        Response::new(text(request.uri().path().to_owned()))
+    })
+    .await;
+    let mut stream = rig.connect().await;
+    let request = |path| format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    stream.write_all(format!("{}{}", request("/1"), request("/2")).as_bytes()).await.unwrap();
+    let last = "GET /3 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(last.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let bodies: Vec<_> = text.split("\r\n\r\n").skip(1).map(|part| &part[..2]).collect();
+    assert_eq!(bodies, ["/1", "/2", "/3"]);
+    until(|| rig.edge.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn clients_that_never_finish_a_head_are_closed() {
+    let config = EdgeConfig { head_ms: 150, ..EdgeConfig::default() };
+    let rig = Rig::before("127.0.0.1:1", config, Tasks::new()).await;
+    // Nothing; half of HTTP/2's preface; half a head; an idle connection.
+    for sent in ["", "PRI * HT", "GET / HTTP/1.1\r\nHo", "GET / HTTP/1.1\r\nHost: b\r\n\r\n"] {
+        let mut stream = rig.connect().await;
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest));
+        assert!(closed.await.is_ok(), "{sent:?} held its connection");
+    }
+}
+
+#[tokio::test]
+async fn heads_are_bounded() {
+    let (rig, log) = Rig::new(|_| async { Response::new(text("")) }).await;
+    let many = "X: 1\r\n".repeat(200);
+    assert_eq!(rig.get("/", &many).await.status(), 431);
+    let large = format!("X: {}\r\n", "x".repeat(64 * 1024));
+    assert_eq!(rig.get("/", &large).await.status(), 431);
+    let mut client = rig.http2().await;
+    let request = Request::get("http://a.test/").header("x", "x".repeat(20 * 1024));
+    let answer = client.send_request(request.body(text("")).unwrap()).await;
+    assert!(answer.map_or(true, |answer| answer.status() == 431));
+    assert!(log.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_cut() {
+    let endless = "x".repeat(32 * 1024 * 1024);
+    let (rig, _) = Rig::new(move |_| {
+        let body = text(endless.clone());
+        async { Response::new(body) }
+    })
+    .await;
+    let config = EdgeConfig { stall_ms: 200, ..EdgeConfig::default() };
+    let sites = rig.edge.sites.clone();
+    let read_path = rig.edge.read_path.clone();
+    let metrics = rig.edge.metrics.clone();
+    let edge = crate::edge::Edge::new(config, sites, [7; 32], read_path, metrics);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = rig.tasks.clone();
+    rig.tasks.spawn("edge", crate::edge::serve(listener, edge.into(), tasks));
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    until(|| rig.edge.metrics.connections.get() == 1).await;
+    until(|| rig.edge.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
+async fn more_connections_than_the_cap_wait() {
+    let config = EdgeConfig { connections_max: 1, ..EdgeConfig::default() };
+    let rig = Rig::before("127.0.0.1:1", config, Tasks::new()).await;
+    let first = rig.connect().await;
+    until(|| rig.edge.metrics.connections.get() == 1).await;
+    let mut second = rig.connect().await;
+    second.write_all(b"GET / HTTP/1.1\r\nHost: b\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    let early = tokio::time::timeout(Duration::from_millis(100), second.read(&mut byte)).await;
+    assert!(early.is_err(), "served beyond the cap");
+    drop(first);
+    let mut answer = String::new();
+    second.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+}
+
+/// An origin that answers when it is allowed to.
+async fn gated() -> (Rig, &'static Semaphore) {
+    let gate: &'static Semaphore = Box::leak(Box::new(Semaphore::new(0)));
+    let (rig, _) = Rig::new(move |_| async move {
+        gate.acquire().await.unwrap().forget();
+        Response::new(text("at last"))
+    })
+    .await;
+    (rig, gate)
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
+    let (rig, gate) = gated().await;
+    let mut idle = rig.connect().await;
+    let mut busy = rig.connect().await;
+    busy.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    let mut client = rig.http2().await;
+    let request = Request::get("http://a.test/").body(text("")).unwrap();
+    let multiplexed = client.send_request(request);
+    until(|| rig.edge.metrics.connections.get() == 3).await;
+    // HTTP/2's request is under way once its connection was driven.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+
+    rig.tasks.stop();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    assert!(rest.is_empty(), "an unused connection ends at once");
+    assert!(tokio::net::TcpStream::connect(rig.address).await.is_err(), "nothing is accepted");
+
+    gate.add_permits(2);
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("at last") && answer.contains("connection: close"), "{answer}");
+    let (head, body) = whole(multiplexed.await).await.unwrap();
+    assert_eq!((head.status.as_u16(), &body[..]), (200, &b"at last"[..]));
+    assert!(rig.tasks.shutdown(Duration::from_secs(5)).await, "the edge has ended");
+    assert_eq!(rig.edge.metrics.connections.get(), 0);
+}
+
+#[tokio::test]
+async fn a_drain_has_an_end() {
+    let config = EdgeConfig { drain_ms: 100, ..EdgeConfig::default() };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = listener.local_addr().unwrap().to_string();
+    let rig = Rig::before(&origin, config, Tasks::new()).await;
+    let mut stuck = rig.connect().await;
+    let upload = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nhalf";
+    stuck.write_all(upload).await.unwrap();
+    until(|| rig.edge.metrics.connections.get() == 1).await;
+    assert!(rig.tasks.shutdown(Duration::from_secs(5)).await, "the edge has ended");
+    assert_eq!(rig.edge.metrics.connections.get(), 0);
+}
