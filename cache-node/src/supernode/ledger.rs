@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use shoal_proto::NodeId;
 use shoal_proto::limits::MEMBERS_MAX;
@@ -17,6 +17,9 @@ use super::timing::Timing;
 
 /// Most sessions on the books, ended ones included.
 const SESSIONS_MAX: usize = 4 * MEMBERS_MAX;
+
+/// Unacknowledged fences of a session that are told apart; more count as sent with the last.
+const OWED_MAX: usize = 64;
 
 /// Who begins a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ enum Stage {
     Broken,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Session {
     node: NodeId,
     keeps_itself: bool,
@@ -47,7 +50,8 @@ struct Session {
     offered: u64,
     /// The newest fence of the welcome, until the first heartbeat acknowledges it.
     welcome: Option<u64>,
-    owes_since_ms: Option<u64>,
+    /// Fences sent and not yet acknowledged, each with the time at which it was sent.
+    owes: VecDeque<(u64, u64)>,
     heard_ms: u64,
     /// 0 before it is welcomed.
     trusted_until_ms: u64,
@@ -100,7 +104,7 @@ impl Ledger {
             acked: opened.fence_position,
             offered: opened.fence_position,
             welcome: None,
-            owes_since_ms: None,
+            owes: VecDeque::new(),
             heard_ms: now_ms,
             trusted_until_ms: 0,
             settled: false,
@@ -123,8 +127,12 @@ impl Ledger {
         if let Some(session) = self.sessions.get_mut(&id)
             && position > session.acked
         {
+            let at_most = session.owes.len() >= OWED_MAX;
             session.offered = session.offered.max(position);
-            session.owes_since_ms.get_or_insert(now_ms);
+            match session.owes.back_mut().filter(|_| at_most) {
+                Some((last, _)) => *last = position,
+                None => session.owes.push_back((position, now_ms)),
+            }
         }
     }
 
@@ -132,8 +140,8 @@ impl Ledger {
     pub(super) fn acked(&mut self, id: u64, position: u64) {
         if let Some(session) = self.sessions.get_mut(&id) {
             session.acked = session.acked.max(position.min(session.offered));
-            if session.acked >= session.offered {
-                session.owes_since_ms = None;
+            while session.owes.front().is_some_and(|(owed, _)| *owed <= session.acked) {
+                session.owes.pop_front();
             }
         }
     }
@@ -148,7 +156,8 @@ impl Ledger {
         let timing = self.timing;
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         session.heard_ms = now_ms;
-        let owes = session.owes_since_ms.is_some_and(|at| now_ms >= at + timing.fence_ack_ms());
+        let late = |(_, at): &(u64, u64)| now_ms >= at + timing.fence_ack_ms();
+        let owes = session.owes.front().is_some_and(late);
         let answered = in_touch && !owes && session.stage == Stage::Open;
         if answered {
             session.trusted_until_ms = now_ms + timing.trust_ms();
@@ -180,7 +189,9 @@ impl Ledger {
         let timing = self.timing;
         let over = |session: &Session| match session.stage {
             Stage::Left(at) => now_ms >= at + timing.leave_ms(),
-            Stage::Open | Stage::Broken => now_ms >= session.heard_ms + timing.lease_ms(),
+            Stage::Broken => now_ms >= session.heard_ms + timing.lease_ms(),
+            // Who keeps the line ends it when nothing is heard.
+            Stage::Open => false,
         };
         let unsettled = self.sessions.iter().filter(|(_, s)| !s.settled && !s.keeps_itself);
         unsettled.filter(|(_, s)| over(s)).map(|(id, s)| (s.node, *id)).collect()

@@ -45,6 +45,7 @@ mod timing;
 mod view;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shoal_proto::limits::WRITE_DEADLINE_MS;
@@ -147,13 +148,13 @@ impl SuperNode {
     ) -> Result<Self, SuperError> {
         let SuperConfig { cluster_id, me, dir, bootstrap, seeds, timing } = config;
         let info = checks::member(Some(me))?;
-        let raft = RaftConfig { cluster_id: cluster_id.clone(), me: info.clone(), dir, bootstrap };
+        // With data there was an earlier life, and there may be members that still trust it.
+        let lived = tokio::fs::try_exists(dir.join("raft")).await.unwrap_or(true);
         let started = clock::monotonic();
         let life = clock::random_u64()?;
+        let raft = RaftConfig { cluster_id: cluster_id.clone(), me: info.clone(), dir, bootstrap };
         let (raft, index) =
             Raft::start(raft, channels.clone(), tasks.clone(), metrics.clone()).await?;
-        // Without members there was no earlier life that could have vouched for any.
-        let lived = index.members().0.iter().any(|member| member.id.0 != info.node_id);
         let former_until_ms = if lived { timing.trust_ms() } else { 0 };
         let proposing = raft.clone();
         let batcher = Batcher::start(&tasks, move |batch| {
@@ -174,6 +175,7 @@ impl SuperNode {
             probes: Mutex::default(),
             view: watch::channel(ClusterView::default()).0,
             touched: watch::channel(None).0,
+            leaving: AtomicBool::new(false),
             channels,
             metrics,
             tasks: tasks.clone(),
@@ -224,6 +226,7 @@ impl SuperNode {
     /// Its tasks end with their group.
     pub async fn shutdown(&self) {
         let tier = &self.tier;
+        tier.leaving.store(true, Ordering::Relaxed);
         tier.sessions.end_all();
         if let Err(error) = tier.raft.transfer_leader_away().await {
             tracing::warn!(%error, "leadership could not be handed on");

@@ -150,7 +150,7 @@ async fn serve(
     // this session.
     let end = tier.sessions.open(tier.now_ms(), opened);
     count(tier);
-    let mut line = Line { tier, id: opened.session_id, down, offered: 0 };
+    let mut line = Line { tier, opened, id: opened.session_id, down, offered: 0 };
     let served = async {
         let announce_all = match opened.keeps_itself {
             true => super_member(tier, opened.node, &info.name).map(|()| false)?,
@@ -195,6 +195,7 @@ async fn enlist(tier: &Tier, info: v1::NodeInfo, session_id: u64) -> Result<bool
 /// One session's line down.
 struct Line<'a> {
     tier: &'a Tier,
+    opened: Opened,
     id: u64,
     down: &'a Outbox,
     offered: u64,
@@ -247,13 +248,28 @@ impl Line<'_> {
                     let view = v1::View::from(&*views.borrow_and_update());
                     self.send(Down::View(view)).await?;
                 }
-                Ok(()) = index.changed() => self.offer().await?,
+                Ok(()) = index.changed() => {
+                    self.still_stands()?;
+                    self.offer().await?;
+                }
                 () = end.cancelled() => {
                     let why = "a newer session has begun, or this super-node is shutting down";
                     return Err(RpcError::new(ErrorKind::Closed, why));
                 }
             }
         }
+    }
+
+    /// Whether the index still says that this session vouches for its member. It may not: the tier
+    /// gave up this super-node for a while, or the member has a newer session elsewhere.
+    fn still_stands(&self) -> Result<(), RpcError> {
+        let Opened { node, session_id, keeps_itself, .. } = self.opened;
+        let record = self.tier.index.record(node);
+        let ours = record.is_some_and(|r| r.member.up && r.session_id == session_id);
+        if ours || keeps_itself {
+            return Ok(());
+        }
+        Err(RpcError::new(ErrorKind::Closed, "this session counts no more: begin another"))
     }
 
     async fn event(&self, event: Up) -> Result<(), RpcError> {

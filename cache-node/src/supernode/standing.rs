@@ -2,6 +2,7 @@
 //! until a moment ago. Keeps its own membership, as a session with itself.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use shoal_proto::RpcError;
 use shoal_proto::limits::RPC_DEADLINE_MS;
@@ -12,7 +13,7 @@ use super::tier::{Tier, ms};
 
 /// Looks again and again, for as long as it is polled.
 pub(super) async fn run(tier: Arc<Tier>) {
-    loop {
+    while !tier.leaving.load(Ordering::Relaxed) {
         if let Err(error) = look(&tier).await {
             tracing::debug!(%error, "out of touch with the tier");
         }
@@ -24,7 +25,7 @@ async fn look(tier: &Tier) -> Result<(), RpcError> {
     // What the barrier finds is at least what was committed when it was asked for.
     let asked_ms = tier.now_ms();
     tier.raft.read_barrier(ms(RPC_DEADLINE_MS)).await?;
-    if !is_registered(tier) {
+    if !is_registered(tier) && !tier.leaving.load(Ordering::Relaxed) {
         register(tier).await?;
         return Ok(());
     }

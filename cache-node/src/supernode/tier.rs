@@ -2,6 +2,7 @@
 //! was committed is known here.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(super) struct Tier {
     pub(super) view: watch::Sender<ClusterView>,
     /// When all that was committed was last known here; `None` before it ever was.
     pub(super) touched: watch::Sender<Option<u64>>,
+    /// A graceful stop has begun.
+    pub(super) leaving: AtomicBool,
     pub(super) channels: Channels,
     pub(super) metrics: IndexMetrics,
     pub(super) tasks: Tasks,
@@ -105,7 +108,8 @@ impl Tier {
     }
 
     fn is_recent(&self, touched: Option<u64>) -> bool {
-        touched.is_some_and(|at| self.now_ms() < at + self.timing.touch_ms())
+        let leaving = self.leaving.load(Ordering::Relaxed);
+        !leaving && touched.is_some_and(|at| self.now_ms() < at + self.timing.touch_ms())
     }
 
     /// Waits, not for long, until this super-node is in touch.

@@ -9,6 +9,8 @@ use crate::membership::{ClusterView, Member, Role};
 
 /// Changes that come within this time make one view, in milliseconds.
 const GATHER_MS: u64 = 20;
+/// So many members make it a millisecond longer: a view goes to every member and names them all.
+const MEMBERS_PER_MS: u64 = 4;
 
 /// The view as of one position: PURE.
 pub(super) fn build(members: &[Member], members_epoch: u64, tier: &TierState) -> ClusterView {
@@ -37,7 +39,8 @@ pub(super) async fn run(tier: Arc<Tier>) {
         if !changed {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
+        let members = tier.view.borrow().members.len() as u64;
+        tokio::time::sleep(Duration::from_millis(GATHER_MS + members / MEMBERS_PER_MS)).await;
     }
 }
 

@@ -54,6 +54,19 @@ fn a_member_that_does_not_acknowledge_loses_its_trust() {
 }
 
 #[test]
+fn many_fences_are_owed_one_by_one() {
+    let mut ledger = ledger();
+    open(&mut ledger, 0, 1, 0);
+    for n in 1..=2_000 {
+        ledger.offered(n * 10, 1, n);
+        ledger.acked(1, n.saturating_sub(20));
+        assert!(ledger.heard(n * 10, 1, true), "it is never later than 200 ms");
+    }
+    assert_eq!(ledger.debts(20_000, 1_980)[&A], Debt::Acked);
+    assert!(!ledger.heard(20_000 + 1_000, 1, true), "it fell silent");
+}
+
+#[test]
 fn a_super_node_out_of_touch_vouches_for_nobody() {
     let mut ledger = ledger();
     open(&mut ledger, 0, 1, 0);

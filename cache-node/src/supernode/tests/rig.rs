@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -182,6 +183,8 @@ pub(super) struct Told {
     pub(super) over: AtomicBool,
     /// It keeps its acknowledgements to itself.
     pub(super) sulks: AtomicBool,
+    /// It closes its side.
+    leaves: CancellationToken,
 }
 
 /// A member with a session: heartbeats by itself, and acknowledges.
@@ -237,10 +240,10 @@ impl Member {
     /// Closes its session in order.
     pub(super) async fn leave(self) {
         let Self { tasks, told, up, .. } = self;
-        tasks.stop();
         drop(up);
+        told.leaves.cancel();
+        eventually("the session's end", || told.over.load(Ordering::Relaxed)).await;
         assert!(tasks.shutdown(PATIENCE).await);
-        drop(told);
     }
 
     pub(super) async fn acquire(
@@ -279,6 +282,7 @@ async fn live(
     let mut sequence = 0;
     loop {
         tokio::select! {
+            () = told.leaves.cancelled() => break,
             _ = beat.tick() => {
                 sequence += 1;
                 let beat = v1::Heartbeat { sequence, stats: None };
@@ -298,13 +302,13 @@ async fn live(
                         send(&up, session_up::Event::FenceAck(ack)).await;
                     }
                 }
-                Some(session_down::Event::Welcome(_)) | None => {
-                    told.over.store(true, Ordering::Relaxed);
-                    return;
-                }
+                Some(session_down::Event::Welcome(_)) | None => break,
             }
         }
     }
+    drop(up);
+    while let Ok(Some(_)) = down.message().await {}
+    told.over.store(true, Ordering::Relaxed);
 }
 
 pub(super) fn key(n: u8) -> ObjectKey {
