@@ -55,12 +55,12 @@ pub use self::watch::TierState;
 
 /// Between a leader's heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 200;
-/// A follower that hears nothing for a time drawn between these stands for election, in
-/// milliseconds. Four heartbeats at least: two busy cores delay a heartbeat by hundreds of
-/// milliseconds, and a needless election costs more than a needed one gains by half a second. With
-/// the pre-vote round a lost leader is replaced in one to two seconds.
-const ELECTION_MIN_MS: u64 = 800;
-const ELECTION_MAX_MS: u64 = 1_600;
+/// A follower stands for election when it has heard nothing for the lease, which the library takes
+/// to be the maximum, plus a time drawn between the two: 950 to 1,200 milliseconds. That is almost
+/// five heartbeats, since two busy cores delay one by hundreds of milliseconds and a needless
+/// election costs more than it gains; and a lost leader is still replaced in little over a second.
+const ELECTION_MIN_MS: u64 = 350;
+const ELECTION_MAX_MS: u64 = 600;
 /// Deadline of a whole snapshot's transfer and installation, in milliseconds.
 const SNAPSHOT_DEADLINE_MS: u64 = 30 * 60 * 1_000;
 /// Entries purged at once: a range deletion for each would leave too many tombstones.
