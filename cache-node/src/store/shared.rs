@@ -114,6 +114,9 @@ impl Shared {
                 tracing::warn!(%key, %file, %error, "space of a dropped body was not freed");
             }
         }
+        if let Err(error) = self.disk.catalog.sync_when_due() {
+            tracing::warn!(%error, "a power cut now would lose more than the newest objects");
+        }
         Ok(())
     }
 
