@@ -3,11 +3,13 @@
 //!
 //! Invariants: record, manifest and small body of an object are written in one batch, and the
 //! first two go in one; a small body is named by file number, so that readers of an older version
-//! keep theirs. Writes reach the operating system before they return (a kill loses nothing), not
-//! the disk (a power cut may lose the newest, whole: RocksDB replays its log up to a point).
+//! keep theirs. Writes reach the operating system before they return (a kill loses nothing), and
+//! the disk once in [`SYNC_BYTES`] of bodies: so much of the newest a power cut may lose, whole,
+//! since RocksDB replays its log in order and up to a point.
 //! It must not know: body files, budget, memory tier.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use prost::Message;
@@ -40,6 +42,11 @@ const BACKGROUND_JOBS_MAX: i32 = 2;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
 const INFO_LOG_BYTES_MAX: usize = 1024 * 1024;
 const INFO_LOGS_MAX: usize = 2;
+
+/// The log is synced once in so many bytes of bodies put.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+/// What an object counts for besides its body, in bytes.
+const SYNC_OBJECT_BYTES: u64 = 4096;
 
 /// Where a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +107,7 @@ impl Record {
 pub(super) struct Catalog {
     db: DB,
     path: PathBuf,
+    unsynced_bytes: AtomicU64,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -112,7 +120,7 @@ impl Catalog {
     /// Opens or makes the catalog.
     pub(super) fn open(path: &Path) -> Result<Self, Fault> {
         let db = open_db(path).map_err(|error| fault(path, &error))?;
-        let catalog = Self { db, path: path.to_owned() };
+        let catalog = Self { db, path: path.to_owned(), unsynced_bytes: AtomicU64::new(0) };
         catalog.check_format()?;
         Ok(catalog)
     }
@@ -151,7 +159,18 @@ impl Catalog {
         if let Some(body) = body {
             batch.put_cf(self.cf(BODIES)?, record.file.0.to_be_bytes(), body);
         }
-        self.db.write(batch).map_err(|error| self.error(&error))
+        self.db.write(batch).map_err(|error| self.error(&error))?;
+        self.unsynced_bytes.fetch_add(record.length + SYNC_OBJECT_BYTES, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Syncs the log if enough was put since it last was. Of many who call, one waits.
+    pub(super) fn sync_when_due(&self) -> Result<(), StoreError> {
+        let due = |bytes: u64| (bytes >= SYNC_BYTES).then_some(0);
+        match self.unsynced_bytes.fetch_update(Ordering::AcqRel, Ordering::Acquire, due) {
+            Ok(_) => self.db.flush_wal(true).map_err(|error| self.error(&error)),
+            Err(_) => Ok(()),
+        }
     }
 
     /// Replaces an object's manifest.

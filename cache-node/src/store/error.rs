@@ -60,7 +60,10 @@ pub enum StoreError {
         reason: String,
     },
     /// A body file failed.
-    #[error("body file {path}: cannot {action}: {source}; check the disk under it", path = path.display())]
+    #[error(
+        "body file {path}: cannot {action}: {source}; check the disk under it",
+        path = path.display()
+    )]
     Body {
         /// Which file.
         path: PathBuf,

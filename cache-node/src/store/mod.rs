@@ -21,7 +21,7 @@
 //! - A chunk is readable only after it was verified, by the caller before it is written and here
 //!   whenever it comes from disk.
 //! - An object is found only once all its bytes are on disk (`fdatasync`, then the catalog). A kill
-//!   loses nothing finished; a power cut may lose the newest objects, whole; neither tears one.
+//!   loses nothing finished; a power cut loses at most the newest 64 MiB, whole; neither tears one.
 //! - Body bytes, whole or being filled or removed and still read, never pass the budget.
 //! - What was stored under a key is replaced in one step; its readers go on with what they have.
 //! - All disk work runs on the blocking pool; what is in memory is found without a wait.

@@ -164,7 +164,7 @@ impl PartialObject {
             let Some(_) = state.written.hash(index) else {
                 return Err(StoreError::NoChunk { key, chunk: index });
             };
-            if let Some(inline) = &state.inline {
+            if let Some(inline) = state.inline.as_ref().filter(|_| index == 0) {
                 return Ok(inline.clone());
             }
             state.done.clone()

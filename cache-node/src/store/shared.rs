@@ -106,13 +106,19 @@ impl Shared {
         let key = finished.described.manifest.head().key;
         let turn = self.commit_turn();
         let surplus = self.take_surplus(&key, &turn)?;
-        let replaced = self.write(finished, reservation);
+        let mut replaced = self.write(finished, reservation);
         drop(turn);
-        for lost in surplus.into_iter().chain(replaced?) {
+        // Whoever made way is gone, even if what it made way for could not be written.
+        let gone = surplus.into_iter().chain(replaced.as_mut().ok().and_then(Option::take));
+        for lost in gone {
             let file = lost.entry.file;
             if let Err(error) = self.free(lost) {
                 tracing::warn!(%key, %file, %error, "space of a dropped body was not freed");
             }
+        }
+        replaced?;
+        if let Err(error) = self.disk.catalog.sync_when_due() {
+            tracing::warn!(%error, "a power cut now would lose more than the newest objects");
         }
         Ok(())
     }

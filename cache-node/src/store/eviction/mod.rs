@@ -6,7 +6,7 @@
 //!
 //! | queue | holds | leaves when |
 //! |---|---|---|
-//! | small | what came new, a tenth of the bytes | used again: to main; else out, remembered by ghost |
+//! | small | what came new, a tenth of the bytes | used again: to main; else out, to ghost |
 //! | main | what was used again, or came back soon | not used since its last turn: out |
 //! | ghost | fingerprints of what left small | used up, or older than as many bytes as main has |
 //!
