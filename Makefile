@@ -38,5 +38,5 @@ lint: deps ## Check form and lints only
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(WORKSPACE) -- -D warnings
 
-docs: deps ## Write docs/metrics.md anew from the sources
-	. ci/env.sh && SHOAL_WRITE_DOCS=1 cargo test --workspace --locked --test tidy metrics_are_documented
+docs: deps ## Write the tables of metrics and of configuration keys anew
+	. ci/env.sh && SHOAL_WRITE_DOCS=1 cargo test --workspace --locked --test tidy documented

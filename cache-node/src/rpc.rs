@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use shoal_proto::limits::{CONNECT_DEADLINE_MS, RPC_MESSAGE_BYTES_MAX};
 use shoal_proto::{ErrorKind, RpcError};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
@@ -121,14 +122,14 @@ pub fn server(security: &Security) -> Result<Server, tonic::transport::Error> {
 pub async fn serve(
     router: Router,
     listener: tokio::net::TcpListener,
-    stop: impl Future<Output = ()> + Clone + Send + 'static,
+    stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let stopped = stop.clone();
+    let ended = stop.clone();
     tokio::select! {
-        served = router.serve_with_incoming_shutdown(incoming, stop) => served,
-        () = async { stopped.await; tokio::time::sleep(grace).await } => Ok(()),
+        served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()) => served,
+        () = async { ended.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
     }
 }
 

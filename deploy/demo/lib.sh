@@ -36,7 +36,7 @@ taken() {
 free_base_port() {
     local base group i
     for ((base = 18080; base < 30000; base += 1000)); do
-        for group in 0 100 200 300 400; do
+        for group in 0 100 200 300 400 500; do
             for i in 0 1 2; do
                 if taken $((base + group + i)); then continue 3; fi
             done

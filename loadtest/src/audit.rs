@@ -9,12 +9,33 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
-    driver::{CountsAround, Outcome},
     origin::stats::{Counts, StatsDocument},
-    sample::FailureKind,
+    sample::{FailureKind, Recorder},
     scenario::run::Limits,
     workload::Catalog,
 };
+
+/// What is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// What the clients saw.
+    pub recorder: &'a Recorder,
+    /// The objects they asked for.
+    pub catalog: &'a Catalog,
+    /// Requests they sent.
+    pub sent: u64,
+    /// With `--origin`: its counts.
+    pub counts: Option<CountsAround<'a>>,
+}
+
+/// The origin's counts around a run.
+#[derive(Clone, Copy, Debug)]
+pub struct CountsAround<'a> {
+    /// Before the first request.
+    pub before: &'a StatsDocument,
+    /// After the last; or why they could not be read.
+    pub after: Result<&'a StatsDocument, &'a str>,
+}
 
 /// The object with the largest ratio of origin bytes to size.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -93,18 +114,13 @@ pub struct Findings {
 impl Findings {
     /// Judges a run.
     #[must_use]
-    pub fn new(outcome: &Outcome, limits: &Limits) -> Self {
-        let catalog = &*outcome.catalog;
-        let sizes = outcome.recorder.touched().map(|object| catalog.size_bytes(object));
+    pub fn new(evidence: &Evidence<'_>, limits: &Limits) -> Self {
+        let Evidence { recorder, catalog, sent, counts } = *evidence;
+        let sizes = recorder.touched().map(|object| catalog.size_bytes(object));
         let (objects_touched, unique_bytes) =
             sizes.fold((0, 0), |(count, sum), size| (count + 1, sum + size));
-        let received = Received {
-            requests: outcome.sent,
-            bytes: outcome.recorder.received_bytes,
-            unique_bytes,
-        };
-        let origin = outcome.counts.as_ref().map(|counts| origin_use(counts, catalog, received));
-        let recorder = &outcome.recorder;
+        let received = Received { requests: sent, bytes: recorder.received_bytes, unique_bytes };
+        let origin = counts.map(|counts| origin_use(counts, catalog, received));
         let failures = recorder.failures();
         let wrong = recorder.failures_of(FailureKind::Wrong);
         let checks = checks(limits, failures, wrong, origin.as_ref().and_then(|o| o.as_ref().ok()));
@@ -127,12 +143,12 @@ struct Received {
 }
 
 fn origin_use(
-    counts: &CountsAround,
+    counts: CountsAround<'_>,
     catalog: &Catalog,
     received: Received,
 ) -> Result<OriginUse, String> {
-    let after = counts.after.as_ref().map_err(ToString::to_string)?;
-    let before = &counts.before;
+    let CountsAround { before, after } = counts;
+    let after = after.map_err(str::to_owned)?;
     if before.instance != after.instance {
         return Err("the origin was restarted during the run, so its counts do not compare".into());
     }

@@ -14,8 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit::Findings,
-    driver::{self, DriveError, Signals},
+    audit::{CountsAround, Evidence, Findings},
+    driver::{self, DriveError, Outcome, Signals},
     origin::{Origin, OriginError},
     report::{Report, html, table},
     scenario::{
@@ -23,7 +23,7 @@ use crate::{
         cli::{OriginArgs, RunArgs},
         run::JsonTarget,
     },
-    tasks::Group,
+    tasks::{Group, thread},
 };
 
 /// A threshold was missed.
@@ -91,6 +91,9 @@ async fn origin(args: &OriginArgs) -> Result<ExitCode, CommandError> {
     let pid = std::process::id();
     let signals = Group::new();
     let stops = follow_signals(&signals)?;
+    if args.exit_with_parent {
+        follow_parent(stops.stop.clone())?;
+    }
     let line = if args.json {
         serde_json::json!({ "listen": listen, "seed": args.seed, "pid": pid }).to_string()
     } else {
@@ -112,7 +115,7 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     let signals = follow_signals(&watch)?;
     let outcome = driver::drive(&scenario, &signals).await?;
     watch.abort();
-    let findings = Findings::new(&outcome, &scenario.limits);
+    let findings = Findings::new(&evidence(&outcome), &scenario.limits);
     let report = Report::new(&scenario, &outcome, findings);
     for (flag, path) in files {
         let text = if flag == "html" { html::page(&report) } else { report.json()? };
@@ -129,6 +132,15 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
         _ => print(&table::table(&report))?,
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
+}
+
+fn evidence(outcome: &Outcome) -> Evidence<'_> {
+    let counts = outcome.counts.as_ref().map(|counts| CountsAround {
+        before: &counts.before,
+        after: counts.after.as_ref().map_err(String::as_str),
+    });
+    let Outcome { recorder, catalog, sent, .. } = outcome;
+    Evidence { recorder, catalog, sent: *sent, counts }
 }
 
 fn report_files(scenario: &Scenario) -> Vec<(&'static str, PathBuf)> {
@@ -152,6 +164,17 @@ fn print(text: &str) -> Result<(), CommandError> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
+}
+
+/// Cancels `stop` at the end of standard input: when the parent that holds its other end is gone,
+/// however it went, the kernel closes it. On a thread, since such a read cannot be cancelled.
+fn follow_parent(stop: CancellationToken) -> Result<(), CommandError> {
+    thread("parent", move || {
+        // What comes in does not matter, nor how it ends.
+        drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
+        stop.cancel();
+    })?;
+    Ok(())
 }
 
 /// The first SIGINT or SIGTERM stops, the second aborts.

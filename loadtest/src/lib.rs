@@ -10,8 +10,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | audit | `audit` |
-//! | driver | `driver` |
+//! | driver, audit | `driver`, `audit` |
 //! | workload, origin | `workload`, `origin` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample` |

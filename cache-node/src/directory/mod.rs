@@ -32,6 +32,9 @@ use crate::metrics::DirectoryMetrics;
 use crate::rpc::{Channels, with_deadline};
 use crate::tasks::Tasks;
 
+/// How long a node without a session looks for a super-node before it goes on alone.
+const ALONE_AFTER_MS: u64 = 500;
+
 /// How a node finds the tier.
 #[derive(Clone, Debug)]
 pub struct DirectoryConfig {
@@ -203,10 +206,13 @@ impl Directory {
             suspect_lease_id: suspect_lease,
             failed_holders: known.failed.iter().map(|id| id.0).collect(),
         };
+        // While the session lease holds the tier is there, if slow or electing: waiting for it
+        // costs a miss some time, going on without it costs the origin the same bytes twice.
+        let patience_ms = if self.session_holds() { WRITE_DEADLINE_MS } else { ALONE_AFTER_MS };
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);
         let reply = self
             .homes
-            .call(&key, deadline, |mut client| {
+            .call(&key, Duration::from_millis(patience_ms), |mut client| {
                 let request = request.clone();
                 async move { with_deadline(deadline, client.acquire(request)).await }
             })

@@ -26,7 +26,7 @@ use shoal_proto::ObjectKey;
 
 pub use accept::serve;
 
-use crate::fetch::{FetchError, FetchRequest, Fetched, OriginRequest, OriginResponse};
+use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
 use crate::metrics::EdgeMetrics;
 use crate::policy::site::{Site, Sites};
 
@@ -77,6 +77,24 @@ pub trait ReadPath: Send + Sync + 'static {
 
     /// After a successful unsafe request: nobody serves the key's object from here on.
     fn invalidate(&self, key: ObjectKey) -> impl Future<Output = ()> + Send;
+}
+
+impl ReadPath for Fetcher {
+    async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+        Self::get(self, request).await
+    }
+
+    async fn pass(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+    ) -> Result<OriginResponse, FetchError> {
+        Self::pass(self, site, request).await
+    }
+
+    async fn invalidate(&self, key: ObjectKey) {
+        Self::invalidate(self, key).await;
+    }
 }
 
 /// The edge over a read path.

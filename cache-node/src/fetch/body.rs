@@ -87,8 +87,7 @@ impl Reader {
         let start = u64::from(index) * size;
         let wanted = self.offset..self.end;
         if self.live.has_chunk(index) {
-            let data =
-                self.live.read_chunk(index).await.map_err(|e| BodyError(e.to_string()))?;
+            let data = self.live.read_chunk(index).await.map_err(|e| BodyError(e.to_string()))?;
             return Ok(Some(cut(&data, start, &wanted)).filter(|bytes| !bytes.is_empty()));
         }
         let from = (self.offset - start) as usize;

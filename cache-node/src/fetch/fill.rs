@@ -61,7 +61,8 @@ impl Job {
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
-        let stale = self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
+        let stale =
+            self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
         let request_ms = clock::unix_ms();
         let response = match self.ask(stale.unwrap_or_default()).await {
             Ok(response) => response,
@@ -70,7 +71,7 @@ impl Job {
         let times = Times { request_ms, response_ms: clock::unix_ms() };
         let status = response.status;
         if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
-            return self.not_modified(lease, &response, times).await;
+            return self.not_modified(lease, &response.headers, times).await;
         }
         let trouble = OriginTrouble::Status(status.as_u16());
         if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
@@ -205,14 +206,13 @@ impl Job {
     async fn not_modified(
         &mut self,
         lease: Option<Lease>,
-        response: &OriginResponse,
+        validated: &HeaderMap,
         times: Times,
     ) -> Step {
         self.inner.metrics.not_modified.inc();
         let Some(stale) = self.stale.take() else { return Step::Again };
         let manifest = stale.manifest();
-        let Some(headers) = conditional::refreshed(&manifest.head().headers, &response.headers)
-        else {
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, validated) else {
             return self.without_stale("the origin validated another version");
         };
         let fresh = freshness(&hop::from_stored(&headers), times);

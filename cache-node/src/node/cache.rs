@@ -63,8 +63,7 @@ pub(super) async fn run(
 ) -> Result<(), NodeError> {
     let Config { node, cluster, cache, .. } = config;
     let Some(cache) = cache else { return Ok(()) };
-    let groups =
-        Groups { edge: Tasks::new(), flights: Tasks::new(), session: Tasks::new() };
+    let groups = Groups { edge: Tasks::new(), flights: Tasks::new(), session: Tasks::new() };
     let channels = Channels::new(cluster.security.clone());
     let mut server = rpc::server(&cluster.security)?;
     let member = Member {
@@ -87,8 +86,7 @@ pub(super) async fn run(
     let router = server.add_service(peer_service.into_server());
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
-        let stop = async move { stopped.cancelled().await };
-        if let Err(error) = rpc::serve(router, listeners.cluster, stop, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
@@ -170,7 +168,7 @@ async fn build(
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
-        origin: OriginClient::new(origin_metrics.clone())?,
+        origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
         peers: Peers::new(channels.clone(), transfer_metrics.clone()),
         fills,
         sites: sites.clone(),

@@ -24,8 +24,9 @@ use crate::config::Config;
 use crate::identity::{Claim, Identity, IdentityError};
 use crate::membership::Role;
 use crate::metrics::Metrics;
+use crate::origin::OriginSetupError;
 use crate::store::StoreError;
-use crate::supernode::SuperNodeError;
+use crate::supernode::SuperError;
 
 /// This version, told to other members.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -54,7 +55,10 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// The super-node cannot start.
     #[error(transparent)]
-    SuperNode(#[from] SuperNodeError),
+    SuperNode(#[from] SuperError),
+    /// TLS towards origins cannot be set up.
+    #[error("origins: {0}; check the system's root certificates")]
+    Origin(#[from] OriginSetupError),
     /// A metric's name is taken.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -113,8 +117,11 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         }),
     };
     let address = config.admin.listen;
-    let admin = AdminServer::start(listeners.admin, state)
-        .map_err(|source| NodeError::Listen { key: "admin.listen", address, source })?;
+    let admin = AdminServer::start(listeners.admin, state).map_err(|source| NodeError::Listen {
+        key: "admin.listen",
+        address,
+        source,
+    })?;
     let running = Running { ready, metrics, status };
     tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
     let ended = match (config.node.role, listeners.edge) {

@@ -10,7 +10,7 @@ use crate::admin::StatusDocument;
 use crate::config::Config;
 use crate::metrics::IndexMetrics;
 use crate::rpc::{self, Channels};
-use crate::supernode::{SuperConfig, SuperNode};
+use crate::supernode::{SuperConfig, SuperNode, Timing};
 use crate::tasks::Tasks;
 
 /// For running calls to end at the stop.
@@ -34,15 +34,15 @@ pub(super) async fn run(
         dir: config.node.data_dir.clone(),
         bootstrap: config.cluster.bootstrap,
         seeds: config.cluster.super_nodes.clone(),
+        timing: Timing::default(),
     };
     let mut server = rpc::server(&config.cluster.security)?;
     let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
-    let router = node.services(&mut server);
+    let router = server.add_service(node.service()).add_service(node.raft_service());
     let serving = Tasks::new();
     let stopped = serving.token();
     serving.spawn("cluster-listener", async move {
-        let stop = async move { stopped.cancelled().await };
-        if let Err(error) = rpc::serve(router, listener, stop, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve(router, listener, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
@@ -51,7 +51,7 @@ pub(super) async fn run(
         let (node, view) = (node.clone(), view.clone());
         move || {
             let mut document = base.clone().with_view(&view.borrow());
-            document.applied_position = node.applied_position();
+            document.applied_position = node.status().applied;
             document
         }
     });
@@ -59,7 +59,9 @@ pub(super) async fn run(
     tokio::pin!(stop);
     let ready = async {
         // The sender lives as long as the super-node.
-        let _ = joined.wait_for(|view| view.leader.is_some() && node.is_voter()).await;
+        let _ = joined
+            .wait_for(|view| view.leader.is_some() && node.status().voter && node.status().in_touch)
+            .await;
         running.set_ready(true, "ready");
         tasks.stopped().await;
     };

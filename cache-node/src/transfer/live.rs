@@ -158,7 +158,7 @@ impl Live {
     /// A copy of the tail's bytes, to be stored as a chunk: readers may stand inside the tail until
     /// the chunk can be read.
     pub fn tail(&self, chunk: u32) -> Bytes {
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         if tail.chunk != chunk {
             return Bytes::new();
         }

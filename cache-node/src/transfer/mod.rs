@@ -22,3 +22,6 @@ pub use live::{End, Live, Progress};
 pub use pull::{PullError, pull};
 pub use registry::{Entry, FillEntry, Fills};
 pub use server::{CopyRequest, PeerService};
+
+#[cfg(test)]
+mod tests;

@@ -33,10 +33,10 @@ pub enum PullError {
     Store(#[from] StoreError),
 }
 
-struct Received {
-    request: u64,
-    index: u32,
-    data: Bytes,
+/// What requests bring, in order: a request's end comes after its last chunk.
+enum Received {
+    Chunk { request: u64, index: u32, data: Bytes },
+    Ended { request: u64, ended: Result<(), RpcError> },
 }
 
 /// Pulls every chunk that `live` has not, verified by `manifest`.
@@ -65,9 +65,7 @@ pub async fn pull(
                     let (abort, registration) = AbortHandle::new_pair();
                     aborts.insert(request, abort);
                     let asked = ask(peers, member, manifest, (request, first, count), &sender);
-                    running.push(async move {
-                        (request, Abortable::new(asked, registration).await)
-                    });
+                    running.push(Abortable::new(asked, registration));
                 }
                 Action::Cancel { request } => {
                     if let Some(abort) = aborts.remove(&request) {
@@ -78,30 +76,42 @@ pub async fn pull(
                 Action::Stuck => return Err(PullError::NoHolder { last }),
             }
         }
-        // Received chunks first: a request that ended has delivered them all by then.
         let event = tokio::select! {
-            biased;
-            Some(chunk) = received.recv() => {
-                take(chunk, &session, manifest, live, (peers, &by_id)).await?
-            }
-            Some((request, ended)) = running.next() => {
-                aborts.remove(&request);
-                match ended {
-                    Ok(Ok(())) => Event::Ended { request, failed: false },
-                    Ok(Err(error)) => {
+            Some(message) = received.recv() => match message {
+                Received::Chunk { request, index, data } => {
+                    let chunk = (request, index, data);
+                    take(chunk, &session, manifest, live, (peers, &by_id)).await?
+                }
+                Received::Ended { request, ended } => {
+                    aborts.remove(&request);
+                    let failed = ended.is_err();
+                    if let Err(error) = ended {
                         peers.metrics().failures.inc();
                         last = error;
-                        Event::Ended { request, failed: true }
                     }
-                    Err(_) => continue,
+                    Event::Ended { request, failed }
                 }
-            }
+            },
+            // The requests move only while they are polled; their ends come as messages.
+            Some(_) = running.next() => continue,
         };
         actions = session.on(event);
     }
 }
 
 async fn ask(
+    peers: &Peers,
+    holder: &Member,
+    manifest: &Manifest,
+    run: (u64, u32, u32),
+    sender: &mpsc::Sender<Received>,
+) {
+    let ended = receive(peers, holder, manifest, run, sender).await;
+    // The receiver lives as long as this pull.
+    let _ = sender.send(Received::Ended { request: run.0, ended }).await;
+}
+
+async fn receive(
     peers: &Peers,
     holder: &Member,
     manifest: &Manifest,
@@ -117,20 +127,18 @@ async fn ask(
             let message = format!("{} sent chunk {index}, not asked for", holder.name);
             return Err(RpcError::new(ErrorKind::Corrupt, message));
         }
-        // The receiver lives as long as this pull.
-        let _ = sender.send(Received { request, index, data }).await;
+        let _ = sender.send(Received::Chunk { request, index, data }).await;
     }
     Ok(())
 }
 
 async fn take(
-    chunk: Received,
+    (request, index, data): (u64, u32, Bytes),
     session: &Session,
     manifest: &Manifest,
     live: &Live,
     (peers, holders): (&Peers, &HashMap<NodeId, &Member>),
 ) -> Result<Event, PullError> {
-    let Received { request, index, data } = chunk;
     let hash = ChunkHash::of(&data);
     if manifest.hash(index) != Some(hash) {
         peers.metrics().bad_chunks.inc();

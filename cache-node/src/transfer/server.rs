@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
-use shoal_proto::limits::{ADDRESS_BYTES_MAX, CHUNK_RANGES_MAX, INLINE_BODY_BYTES_MAX, STREAM_IDLE_MS};
+use shoal_proto::limits::{
+    ADDRESS_BYTES_MAX, CHUNK_RANGES_MAX, INLINE_BODY_BYTES_MAX, STREAM_IDLE_MS,
+};
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::v1::{self, follow_event::Event, follow_failed::Reason};
 use shoal_proto::wire::{WireError, id_from};
@@ -90,7 +92,11 @@ impl PeerService {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    async fn stored(&self, key: ObjectKey, object: ObjectId) -> Result<Arc<StoredObject>, RpcError> {
+    async fn stored(
+        &self,
+        key: ObjectKey,
+        object: ObjectId,
+    ) -> Result<Arc<StoredObject>, RpcError> {
         let missing = || RpcError::new(ErrorKind::NotFound, "no such object here");
         let stored = self.store.get(&key).await.ok_or_else(missing)?;
         if stored.object_id() == object { Ok(stored) } else { Err(missing()) }
@@ -166,24 +172,15 @@ impl Peer for PeerService {
     ) -> Result<Response<Events>, Status> {
         let request = request.into_inner();
         let key: ObjectKey = id_from("key", &request.key)?;
-        let upload = self.upload()?;
-        let idle = Duration::from_millis(STREAM_IDLE_MS);
-        let waited = self.fills.follow(&key, LeaseId(request.lease_id));
-        let gone = (Reason::Gone, "the fill has no head yet".to_owned());
-        let source = match tokio::time::timeout(idle, waited).await.unwrap_or(Err(gone)) {
-            Ok(live) => {
-                live.add_follower();
-                Source::Live(live.watch(), live)
-            }
-            // It may have ended between the lease's answer and this call.
-            Err((Reason::Gone, message)) => match self.store.get(&key).await {
-                Some(stored) => Source::Stored(stored),
-                None => return Ok(Response::new(failed(Reason::Gone, message))),
-            },
-            Err((reason, message)) => return Ok(Response::new(failed(reason, message))),
+        let follower = Follower {
+            source: Source::Unknown(key, LeaseId(request.lease_id)),
+            next: Step::Head,
+            first_chunk: request.first_chunk,
+            store: self.store.clone(),
+            fills: self.fills.clone(),
+            upload: self.upload()?,
         };
-        let follower =
-            Follower { source, next: Step::Head, first_chunk: request.first_chunk, upload };
+        // The answer starts at once; its first message comes when the origin has sent a head.
         Ok(Response::new(Box::pin(stream::unfold(Some(follower), follow_step))))
     }
 
@@ -211,6 +208,7 @@ impl Peer for PeerService {
 }
 
 enum Source {
+    Unknown(ObjectKey, LeaseId),
     Live(tokio::sync::watch::Receiver<Progress>, Arc<Live>),
     Stored(Arc<StoredObject>),
 }
@@ -225,6 +223,8 @@ struct Follower {
     source: Source,
     next: Step,
     first_chunk: u32,
+    store: Arc<Store>,
+    fills: Arc<Fills>,
     upload: Upload,
 }
 
@@ -247,17 +247,40 @@ impl Follower {
         match self.next {
             Step::Head => {
                 self.next = Step::Chunk(0);
-                let head = match &self.source {
+                if let Err((reason, message)) = self.find().await {
+                    return Ok(fill_failed(reason, message));
+                }
+                Ok(Event::Head(match &self.source {
                     Source::Live(_, live) => live.head().as_ref().into(),
                     Source::Stored(stored) => stored.manifest().head().into(),
-                };
-                Ok(Event::Head(head))
+                    Source::Unknown(..) => return Err(Status::internal("a fill without a source")),
+                }))
             }
             Step::Chunk(index) => {
                 self.next = Step::Chunk(index.saturating_add(1));
                 self.chunk(index).await
             }
         }
+    }
+
+    /// Waits for the fill's head. It may have ended between the lease's answer and this call.
+    async fn find(&mut self) -> Result<(), (Reason, String)> {
+        let Source::Unknown(key, lease) = self.source else { return Ok(()) };
+        let idle = Duration::from_millis(STREAM_IDLE_MS);
+        let silent = Err((Reason::Gone, "the fill has no head yet".to_owned()));
+        let found = tokio::time::timeout(idle, self.fills.follow(&key, lease)).await;
+        self.source = match found.unwrap_or(silent) {
+            Ok(live) => {
+                live.add_follower();
+                Source::Live(live.watch(), live)
+            }
+            Err((Reason::Gone, message)) => match self.store.get(&key).await {
+                Some(stored) => Source::Stored(stored),
+                None => return Err((Reason::Gone, message)),
+            },
+            Err(other) => return Err(other),
+        };
+        Ok(())
     }
 
     async fn chunk(&mut self, index: u32) -> Result<Event, Status> {
@@ -304,11 +327,6 @@ fn done(stored: &StoredObject) -> Event {
 
 fn fill_failed(reason: Reason, message: String) -> Event {
     Event::Failed(v1::FollowFailed { reason: reason.into(), message })
-}
-
-fn failed(reason: Reason, message: String) -> Events {
-    let event = v1::FollowEvent { event: Some(fill_failed(reason, message)) };
-    Box::pin(stream::iter([Ok(event)]))
 }
 
 fn wanted_chunks(ranges: &[v1::ChunkRange], count: u32) -> Result<Vec<u32>, WireError> {

@@ -17,6 +17,9 @@ const EXEMPT: [&str; 4] = [
     "loadtest/src/tasks.rs",
 ];
 
+/// The crate that may be exchanged one day, and the only folder that knows it (ADR 2).
+const CONFINED: (&str, &str) = ("openraft", "cache-node/src/supernode/raft/");
+
 fn is_rust(path: &str) -> bool {
     path.ends_with(".rs")
 }
@@ -101,6 +104,17 @@ pub(crate) fn exemptions(path: &str, text: &str) -> Vec<String> {
     found.collect()
 }
 
+/// A crate whose types stay in one folder.
+pub(crate) fn confined(path: &str, text: &str) -> Vec<String> {
+    let (name, folder) = CONFINED;
+    if !is_rust(path) || path.starts_with(folder) {
+        return Vec::new();
+    }
+    let code = code(text);
+    let found = words(&code, name);
+    found.map(|at| format!("{path}:{}: {name} stays in {folder}", line_of(&code, at))).collect()
+}
+
 /// What opens with `#!` can be run.
 pub(crate) fn executables(tree: &Tree) -> Vec<String> {
     let scripts = tree.files.iter().filter(|(_, text)| text.starts_with("#!/"));
@@ -163,6 +177,13 @@ fn exemptions_are_caught() {
     assert_eq!(exemptions("cache-node/src/store/mod.rs", text).len(), 1);
     assert!(exemptions("cache-node/src/clock.rs", text).is_empty());
     assert!(exemptions("cache-node/tests/a.rs", text).is_empty());
+}
+
+#[test]
+fn strayed_crates_are_caught() {
+    let text = "//! Not openraft.\nuse openraft::Raft;\n";
+    assert_eq!(confined("cache-node/src/node/mod.rs", text).len(), 1);
+    assert!(confined("cache-node/src/supernode/raft/log.rs", text).is_empty());
 }
 
 #[test]

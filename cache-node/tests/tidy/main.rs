@@ -11,6 +11,8 @@ mod docs;
 mod files;
 mod layers;
 mod metrics;
+mod page;
+mod settings;
 mod source;
 mod tree;
 
@@ -39,6 +41,7 @@ fn files_keep_their_form() {
     judge(&tree.each(files::prints));
     judge(&tree.each(files::own_paths));
     judge(&tree.each(files::exemptions));
+    judge(&tree.each(files::confined));
     judge(&files::executables(&tree));
 }
 
@@ -54,6 +57,13 @@ fn metrics_are_documented() {
     let tree = Tree::read();
     judge(&metrics::page(&tree));
     judge(&metrics::mentions(&tree));
+}
+
+#[test]
+fn the_configuration_is_documented() {
+    let tree = Tree::read();
+    judge(&settings::page(&tree));
+    judge(&settings::sites(&tree));
 }
 
 #[test]

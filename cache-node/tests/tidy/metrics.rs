@@ -1,17 +1,14 @@
 //! `docs/metrics.md` lists exactly the metrics of `cache-node/src/metrics.rs`, and no dashboard,
-//! alert or page names one that is not there. With `SHOAL_WRITE_DOCS=1` the page's table is
-//! written instead of compared (`make docs`).
+//! alert or page names one that is not there.
 
 use std::fmt::Write;
-use std::fs;
 
+use crate::page;
 use crate::source::{code, literal};
 use crate::tree::{Tree, line_of, words};
 
 const SOURCE: &str = "cache-node/src/metrics.rs";
 const PAGE: &str = "docs/metrics.md";
-const BEGIN: &str = "<!-- metrics: begin -->\n";
-const END: &str = "<!-- metrics: end -->";
 
 /// Registering methods of `Metrics`, with the type that Prometheus shows and whether a label's
 /// name follows the help.
@@ -84,30 +81,10 @@ fn table(metrics: &[Metric]) -> String {
     text
 }
 
-/// The page with its table replaced; nothing without the two marks.
-fn written(page: &str, table: &str) -> Option<String> {
-    let (before, rest) = page.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{table}{END}{after}"))
-}
-
 /// The page agrees with the source.
 pub(crate) fn page(tree: &Tree) -> Vec<String> {
     let (metrics, mut problems) = registered(tree.text(SOURCE));
-    let page = tree.text(PAGE);
-    let Some(wanted) = written(page, &table(&metrics)) else {
-        problems.push(format!("{PAGE}: no table between `{}` and `{END}`", BEGIN.trim()));
-        return problems;
-    };
-    if std::env::var_os("SHOAL_WRITE_DOCS").is_some() {
-        fs::write(tree.root.join(PAGE), wanted).unwrap();
-        return problems;
-    }
-    if wanted != page {
-        let missing = wanted.lines().filter(|line| !page.lines().any(|other| other == *line));
-        let first = missing.take(3).collect::<Vec<_>>().join("\n");
-        problems.push(format!("{PAGE}: differs from {SOURCE}: run `make docs`\n{first}"));
-    }
+    problems.extend(page::check(tree, PAGE, "metrics", &table(&metrics), SOURCE));
     problems
 }
 
@@ -202,10 +179,10 @@ mod tests {
 
     #[test]
     fn a_page_that_differs_is_caught() {
-        let right =
-            written(&format!("# M\n{BEGIN}{END}\n"), &table(&registered(SAMPLE).0)).unwrap();
+        let marks = "# M\n<!-- metrics: begin -->\n<!-- metrics: end -->\n";
+        let right = page::replaced(marks, "metrics", &table(&registered(SAMPLE).0)).unwrap();
         assert_eq!(page(&tree(&right, "")), Vec::<String>::new());
-        for bad in [right.replace("Waits.", "Waiting."), right.replace(END, ""), String::new()] {
+        for bad in [right.replace("Waits.", "Waiting."), right.replace("end", ""), String::new()] {
             assert_eq!(page(&tree(&bad, "")).len(), 1, "{bad}");
         }
     }

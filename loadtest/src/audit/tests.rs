@@ -1,9 +1,9 @@
 //! Origin counts and what is concluded from them.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::*;
-use crate::sample::{CacheStatus, Failure, Recorder, Sample};
+use crate::sample::{CacheStatus, Failure, Sample};
 
 /// Two objects, of 1000 and 100 bytes.
 fn catalog() -> Catalog {
@@ -21,22 +21,29 @@ fn counts(paths: &[(&str, u64)]) -> StatsDocument {
     document
 }
 
+/// A run whose evidence a test can change before it is judged.
+struct Run {
+    recorder: Recorder,
+    catalog: Catalog,
+    before: StatsDocument,
+    after: StatsDocument,
+}
+
 /// Ten verified requests for each of the two objects.
-fn outcome(before: StatsDocument, after: StatsDocument) -> Outcome {
+fn run(before: StatsDocument, after: StatsDocument) -> Run {
     let catalog = catalog();
     let mut recorder = Recorder::new(2);
     for object in [0, 1] {
         (0..10).for_each(|_| recorder.record(sample(object, &catalog, None), false));
     }
-    Outcome {
-        recorder,
-        edges: Vec::new(),
-        catalog: Arc::new(catalog),
-        due: 20,
-        sent: 20,
-        elapsed: Duration::from_secs(1),
-        interrupted: false,
-        counts: Some(CountsAround { before, after: Ok(after) }),
+    Run { recorder, catalog, before, after }
+}
+
+impl Run {
+    fn judge(&self, limits: &Limits) -> Findings {
+        let Self { recorder, catalog, before, after } = self;
+        let counts = Some(CountsAround { before, after: Ok(after) });
+        Findings::new(&Evidence { recorder, catalog, sent: 20, counts }, limits)
     }
 }
 
@@ -70,7 +77,7 @@ fn missed(findings: &Findings) -> Vec<&'static str> {
 fn each_byte_once_is_a_ratio_of_one() {
     let before = counts(&[("/o/1000/load-1-0", 5000), ("/", 7)]);
     let after = counts(&[("/o/1000/load-1-0", 6000), ("/o/100/load-1-1", 100), ("/", 7)]);
-    let findings = Findings::new(&outcome(before, after), &LIMITS);
+    let findings = run(before, after).judge(&LIMITS);
     let origin = findings.origin.as_ref().unwrap().as_ref().unwrap();
     assert_eq!((findings.unique_bytes, findings.objects_touched), (1100, 2));
     assert_eq!((origin.requests, origin.origin_bytes, origin.elsewhere_bytes), (1, 1100, 0));
@@ -83,7 +90,7 @@ fn each_byte_once_is_a_ratio_of_one() {
 #[test]
 fn the_worst_object_is_named_even_if_it_is_small() {
     let after = counts(&[("/o/1000/load-1-0", 900), ("/o/100/load-1-1", 200)]);
-    let findings = Findings::new(&outcome(counts(&[]), after), &LIMITS);
+    let findings = run(counts(&[]), after).judge(&LIMITS);
     let origin = findings.origin.as_ref().unwrap().as_ref().unwrap();
     let worst = origin.worst_object.as_ref().unwrap();
     assert_eq!((worst.path.as_str(), worst.origin_bytes), ("/o/100/load-1-1", 200));
@@ -93,7 +100,7 @@ fn the_worst_object_is_named_even_if_it_is_small() {
 #[test]
 fn bytes_at_other_paths_count_and_are_shown() {
     let after = counts(&[("/o/1000/load-1-0", 1000), ("/o/1000/other", 500)]);
-    let findings = Findings::new(&outcome(counts(&[]), after), &LIMITS);
+    let findings = run(counts(&[]), after).judge(&LIMITS);
     let origin = findings.origin.as_ref().unwrap().as_ref().unwrap();
     assert_eq!((origin.origin_bytes, origin.elsewhere_bytes), (1500, 500));
     assert_eq!(missed(&findings), ["max-origin-ratio"]);
@@ -102,7 +109,7 @@ fn bytes_at_other_paths_count_and_are_shown() {
 #[test]
 fn queries_that_a_cache_adds_belong_to_their_object() {
     let after = counts(&[("/o/1000/load-1-0", 1000), ("/o/1000/load-1-0?x=1", 1000)]);
-    let findings = Findings::new(&outcome(counts(&[]), after), &LIMITS);
+    let findings = run(counts(&[]), after).judge(&LIMITS);
     let origin = findings.origin.as_ref().unwrap().as_ref().unwrap();
     assert_eq!(origin.worst_object.as_ref().unwrap().origin_bytes, 2000);
 }
@@ -113,7 +120,7 @@ fn counts_that_do_not_compare_miss_every_threshold_that_needs_them() {
     let restarted = StatsDocument { instance: "j".into(), ..counts(&[]) };
     let reset = StatsDocument { resets: 1, ..counts(&[]) };
     for (after, word) in [(restarted, "restarted"), (reset, "reset")] {
-        let findings = Findings::new(&outcome(counts(&[]), after), &LIMITS);
+        let findings = run(counts(&[]), after).judge(&LIMITS);
         let reason = findings.origin.as_ref().unwrap().as_ref().unwrap_err();
         assert!(reason.contains(word), "{reason}");
         assert_eq!(missed(&findings), needing);
@@ -121,32 +128,43 @@ fn counts_that_do_not_compare_miss_every_threshold_that_needs_them() {
 }
 
 #[test]
+fn counts_that_cannot_be_read_are_said_and_miss_their_thresholds() {
+    let run = run(counts(&[]), counts(&[]));
+    let counts = CountsAround { before: &run.before, after: Err("no answer") };
+    let Run { recorder, catalog, .. } = &run;
+    let evidence = Evidence { recorder, catalog, sent: 20, counts: Some(counts) };
+    let findings = Findings::new(&evidence, &LIMITS);
+    assert_eq!(findings.origin, Some(Err("no answer".to_owned())));
+    assert_eq!(missed(&findings), ["max-origin-ratio", "max-object-ratio", "min-offload"]);
+}
+
+#[test]
 fn truncated_paths_leave_the_worst_object_unknown() {
     let after = StatsDocument { paths_truncated: true, ..counts(&[("/o/100/load-1-1", 100)]) };
-    let findings = Findings::new(&outcome(counts(&[]), after), &LIMITS);
+    let findings = run(counts(&[]), after).judge(&LIMITS);
     assert_eq!(missed(&findings), ["max-object-ratio"]);
 }
 
 #[test]
 fn a_warm_cache_takes_nothing_and_meets_everything() {
-    let findings = Findings::new(&outcome(counts(&[]), counts(&[])), &LIMITS);
+    let findings = run(counts(&[]), counts(&[])).judge(&LIMITS);
     assert!(findings.ok(), "{:?}", missed(&findings));
 }
 
 #[test]
 fn wrong_bytes_miss_both_their_thresholds_and_an_allowance_is_kept() {
-    let mut outcome = outcome(counts(&[]), counts(&[]));
+    let mut run = run(counts(&[]), counts(&[]));
     let wrong = sample(0, &catalog(), Some(FailureKind::Wrong));
-    outcome.recorder.record(wrong, false);
-    assert_eq!(missed(&Findings::new(&outcome, &LIMITS)), ["max-failures", "max-wrong"]);
+    run.recorder.record(wrong, false);
+    assert_eq!(missed(&run.judge(&LIMITS)), ["max-failures", "max-wrong"]);
     let allowing = Limits { failures_max: 1, wrong_max: 1, ..LIMITS };
-    assert!(Findings::new(&outcome, &allowing).ok());
+    assert!(run.judge(&allowing).ok());
 }
 
 #[test]
 fn bytes_taken_for_nothing_are_no_success() {
-    let mut outcome = outcome(counts(&[]), counts(&[("/o/1000/load-1-0", 1000)]));
-    outcome.recorder = Recorder::new(2);
-    let findings = Findings::new(&outcome, &LIMITS);
+    let mut run = run(counts(&[]), counts(&[("/o/1000/load-1-0", 1000)]));
+    run.recorder = Recorder::new(2);
+    let findings = run.judge(&LIMITS);
     assert_eq!(missed(&findings), ["max-origin-ratio", "min-offload"]);
 }

@@ -84,8 +84,8 @@ pub struct Signals {
 pub struct CountsAround {
     /// Before the first request.
     pub before: StatsDocument,
-    /// After the last; an error leaves the run unjudged.
-    pub after: Result<StatsDocument, CountsError>,
+    /// After the last; or why they could not be read.
+    pub after: Result<StatsDocument, String>,
 }
 
 /// What came of a run.
@@ -149,7 +149,7 @@ pub async fn drive(scenario: &Scenario, signals: &Signals) -> Result<Outcome, Dr
     let counts = match before {
         Some((origin, before)) => {
             let after = counts::read_at_rest(&client, origin).await;
-            Some(CountsAround { before, after })
+            Some(CountsAround { before, after: after.map_err(|error| error.to_string()) })
         }
         None => None,
     };

@@ -72,6 +72,9 @@ pub struct OriginArgs {
     /// Print the address as one line of JSON.
     #[arg(long)]
     pub json: bool,
+    /// Stop when standard input ends, whose other end a parent process holds.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
 }
 
 /// How requests are spread over time.

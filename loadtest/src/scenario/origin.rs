@@ -38,7 +38,8 @@ impl OriginScenario {
 
 impl From<&OriginArgs> for OriginScenario {
     fn from(args: &OriginArgs) -> Self {
-        let OriginArgs { listen, seed, rate, max_age, latency_ms, json: _ } = *args;
+        let OriginArgs { listen, seed, rate, max_age, latency_ms, json: _, exit_with_parent: _ } =
+            *args;
         Self {
             listen,
             seed,

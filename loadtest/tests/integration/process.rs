@@ -1,11 +1,13 @@
 //! The binary: exit codes, messages, signals.
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::{FalseEdge, Lie, Running, bytes_of, end, loadtest, request, signal, start};
+use crate::support::{
+    FalseEdge, Lie, Running, bytes_of, end, loadtest, request, signal, start, start_reading,
+};
 
 #[tokio::test]
 async fn an_origin_tells_its_address_serves_and_stops() {
@@ -19,6 +21,16 @@ async fn an_origin_tells_its_address_serves_and_stops() {
     let reply = request(address.parse().unwrap(), "GET", "/o/1000/a", &[], b"").await;
     assert_eq!(reply.body, bytes_of("/o/1000/a"));
     signal(&child, "TERM").await;
+    assert_eq!(end(child).await.code, 0);
+}
+
+#[tokio::test]
+async fn an_origin_can_end_with_its_parent() {
+    let mut child = start_reading(&["origin", "--exit-with-parent"], Stdio::piped());
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.next_line().await.unwrap().unwrap();
+    assert_eq!(child.try_wait().unwrap(), None);
+    drop(child.stdin.take());
     assert_eq!(end(child).await.code, 0);
 }
 

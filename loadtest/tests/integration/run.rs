@@ -1,9 +1,11 @@
 //! A run against an honest origin, and against edges that lie.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use shoal_loadtest::content::Content;
 
-use crate::support::{FalseEdge, Lie, Running, SEED, SLOW_MS, loadtest};
+use crate::support::{FalseEdge, Lie, Running, SEED, SLOW_MS, end, loadtest, start};
 
 /// Small, short, and the same in every test.
 fn flags() -> String {
@@ -79,7 +81,8 @@ async fn every_lie_is_found_and_called_by_its_name() {
         let report = said.json();
         let (failed, due) = (&report["requests"]["failed"], &report["requests"]["due"]);
         assert_eq!(count(&report, kind), *failed, "{lie:?}: {}", report["failures"]);
-        assert_eq!(failed, due, "{lie:?}: no request was sent twice, none came through");
+        assert_eq!(failed, due, "{lie:?}: none came through");
+        assert_eq!(edge.seen(), *due, "{lie:?}: every request was sent once");
         let examples = report["failure_examples"].to_string();
         assert!(examples.contains(word), "{lie:?}: {examples}");
         assert!(said.err.contains("missed  --max-failures"), "{lie:?}: {}", said.err);
@@ -141,6 +144,23 @@ async fn requests_without_room_until_the_end_are_failures() {
     assert!(unsent >= 10 && timeouts >= 1, "{unsent} unsent, {timeouts} timeouts");
     assert_eq!(report["requests"]["failed"], 15);
     assert_eq!(report["requests"]["sent"], 15 - unsent);
+}
+
+#[tokio::test]
+async fn an_origin_that_ends_during_the_run_leaves_it_unjudged() {
+    let (edge, origin) = (FalseEdge::start(Lie::None).await, Running::plain().await);
+    let line = format!("run --edge {} --origin {} {}", edge.url(), origin.url(), flags());
+    let child = start(&line.split_whitespace().collect::<Vec<_>>());
+    while edge.seen() < 5 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(origin);
+    let said = end(child).await;
+    assert_eq!(said.code, 2, "{said:?}");
+    for wanted in ["Origin: unknown, --origin", "missed  --max-origin-ratio: could not be measured"]
+    {
+        assert!(said.out.contains(wanted), "{wanted} in {}", said.out);
+    }
 }
 
 #[tokio::test]

@@ -288,9 +288,14 @@ impl Said {
 
 /// Starts the binary with these words.
 pub(crate) fn start(words: &[&str]) -> Child {
+    start_reading(words, Stdio::null())
+}
+
+/// Starts the binary with these words and this standard input.
+pub(crate) fn start_reading(words: &[&str], input: Stdio) -> Child {
     Command::new(env!("CARGO_BIN_EXE_shoal-loadtest"))
         .args(words)
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)

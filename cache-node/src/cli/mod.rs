@@ -1,0 +1,81 @@
+//! The command line: parses it, runs one command, turns what came of it into an exit code.
+//!
+//! Output goes to standard output, everything about failure to standard error.
+
+pub mod exit;
+mod logging;
+mod node;
+mod signals;
+pub mod status;
+mod up;
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::Failure;
+
+/// A peer-to-peer content cache: clients speak HTTP to any node, nodes hand chunks to one another,
+/// each byte leaves the origin once.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs one member of a cluster
+    Node(node::NodeArgs),
+    /// Runs a whole cluster on this machine
+    Up(up::UpArgs),
+    /// Shows a cluster's members and what they serve
+    Status(status::StatusArgs),
+    /// Prints the version
+    Version,
+}
+
+/// Runs the command in `args`, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Asking for help is no failure; the text itself cannot always be delivered.
+            let _ = error.print();
+            return if error.use_stderr() { exit::USAGE.into() } else { exit::OK.into() };
+        }
+    };
+    let done = match cli.command {
+        Command::Node(args) => node::run(args),
+        Command::Up(args) => up::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
+    };
+    match done {
+        Ok(()) => exit::OK.into(),
+        Err(failure) => {
+            let _ = write!(io::stderr().lock(), "shoal: {}", failure.text());
+            failure.code().into()
+        }
+    }
+}
+
+/// Writes to standard output, at once.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads us has seen enough: `shoal status | head -1`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|error| Failure::run(format!("standard output: {error}"))),
+    }
+}
+
+/// Runs a client command's future on a small runtime.
+fn on_small_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::run(format!("no runtime: {error}")))?.block_on(work)
+}

@@ -1,0 +1,179 @@
+//! PURE. A report as text for people.
+
+use super::report::{MemberReport, Report};
+use crate::text::table::{Align, Table};
+use crate::text::units::format_size;
+
+const RED: &str = "\x1b[31m";
+const BOLD: &str = "\x1b[1m";
+const PLAIN: &str = "\x1b[0m";
+
+/// The report; with colours only where a terminal shows them.
+pub(super) fn text(report: &Report, colours: bool) -> String {
+    let leader = report.leader.as_deref().unwrap_or("none known");
+    let head = format!(
+        "cluster {}, leader {leader}, term {}, applied position {}",
+        report.cluster_id, report.term, report.applied_position
+    );
+    let (members, nodes) = (members(report), nodes(report));
+    let totals = totals(report);
+    let plain = format!("{head}\n\n{members}\n{nodes}\n{totals}");
+    if colours { coloured(&plain, report) } else { plain }
+}
+
+fn members(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        ("member", Align::Left),
+        ("role", Align::Left),
+        ("state", Align::Left),
+        ("tier", Align::Left),
+        ("applied", Align::Right),
+        ("cluster", Align::Left),
+        ("edge", Align::Left),
+        ("admin", Align::Left),
+        ("version", Align::Left),
+    ]);
+    for member in &report.members {
+        table.row(vec![
+            member.name.clone(),
+            member.role.clone(),
+            state(member).to_owned(),
+            tier(member, report).to_owned(),
+            member.applied_position.map_or_else(dash, |position| position.to_string()),
+            or_dash(&member.cluster_address),
+            or_dash(&member.edge_address),
+            or_dash(&member.admin_address),
+            or_dash(&member.version),
+        ]);
+    }
+    table
+}
+
+fn state(member: &MemberReport) -> &'static str {
+    match (member.state == "up", member.reachable) {
+        (true, true) => "up",
+        (true, false) => "silent",
+        (false, true) => "joining",
+        (false, false) => "down",
+    }
+}
+
+fn tier(member: &MemberReport, report: &Report) -> &'static str {
+    match (report.leader.as_ref() == Some(&member.name), member.voter) {
+        (true, _) => "leader",
+        (false, true) => "voter",
+        (false, false) if member.role == "super" => "learner",
+        (false, false) => "-",
+    }
+}
+
+fn nodes(report: &Report) -> Table {
+    let figures = ["cached", "objects", "budget", "memory", "disk", "peer", "origin", "pass"];
+    let bytes = ["origin in", "peers in", "peers out"];
+    let names = figures.into_iter().chain(bytes).map(|name| (name, Align::Right));
+    let columns: Vec<_> = [("node", Align::Left)].into_iter().chain(names).collect();
+    let mut table = Table::new(&columns);
+    for member in report.members.iter().filter(|member| member.role == "node") {
+        let hits = member.hits;
+        let count = |of: Option<u64>| of.map_or_else(dash, |count| count.to_string());
+        let size = |of: Option<u64>| of.map_or_else(dash, format_size);
+        table.row(vec![
+            member.name.clone(),
+            size(member.cached_bytes),
+            count(member.cached_objects),
+            size(member.budget_bytes),
+            count(hits.map(|hits| hits.memory)),
+            count(hits.map(|hits| hits.disk)),
+            count(hits.map(|hits| hits.peer)),
+            count(hits.map(|hits| hits.origin)),
+            count(hits.map(|hits| hits.pass)),
+            size(member.origin_bytes),
+            size(member.peer_bytes_in),
+            size(member.peer_bytes_out),
+        ]);
+    }
+    table
+}
+
+fn totals(report: &Report) -> String {
+    let totals = &report.totals;
+    let hits = totals.hits;
+    let all = hits.memory + hits.disk + hits.peer + hits.origin + hits.pass;
+    let offload = totals.offload_percent.map_or_else(dash, |percent| format!("{percent:.2} %"));
+    format!(
+        "requests {all}: memory {}, disk {}, peer {}, origin {}, pass {}\n\
+         to clients {}, from origins {}, offload {offload}; cached {}\n",
+        hits.memory,
+        hits.disk,
+        hits.peer,
+        hits.origin,
+        hits.pass,
+        format_size(totals.response_bytes),
+        format_size(totals.origin_bytes),
+        format_size(totals.cached_bytes),
+    )
+}
+
+/// Headings bold, the lines of members that are not up in red.
+fn coloured(plain: &str, report: &Report) -> String {
+    let not_up = |line: &str| {
+        report.members.iter().any(|member| {
+            state(member) != "up" && line.split(' ').next() == Some(member.name.as_str())
+        })
+    };
+    let lines = plain.lines().map(|line| match line {
+        heading if heading.starts_with("member ") || heading.starts_with("node ") => {
+            format!("{BOLD}{heading}{PLAIN}\n")
+        }
+        line if not_up(line) => format!("{RED}{line}{PLAIN}\n"),
+        line => format!("{line}\n"),
+    });
+    lines.collect()
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { dash() } else { text.to_owned() }
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::tests::sample;
+    use super::*;
+
+    const EXPECTED: &str = "\
+cluster c, leader super-1, term 2, applied position 42
+
+member   role   state   tier    applied  cluster      edge         admin        version
+super-0  super  up      voter        41  127.0.0.1:1  -            127.0.0.1:3  0.1.0
+super-1  super  up      leader       42  127.0.0.1:1  -            127.0.0.1:3  0.1.0
+node-2   node   up      -            41  127.0.0.1:1  127.0.0.1:2  127.0.0.1:3  0.1.0
+node-10  node   silent  -             -  127.0.0.1:1  127.0.0.1:2  127.0.0.1:3  0.1.0
+
+node     cached  objects  budget  memory  disk  peer  origin  pass  origin in  peers in  peers out
+node-2    3 MiB        7   1 GiB       5     4     3       2     1      125 B      11 B       12 B
+node-10       -        -       -       -     -     -       -     -          -         -          -
+
+requests 15: memory 5, disk 4, peer 3, origin 2, pass 1
+to clients 1000 B, from origins 125 B, offload 87.50 %; cached 3 MiB
+";
+
+    #[test]
+    fn people_see_tables() {
+        assert_eq!(text(&sample(), false), EXPECTED);
+    }
+
+    #[test]
+    fn colours_add_nothing_but_colours() {
+        let shown = text(&sample(), true);
+        assert!(shown.contains("\x1b[31mnode-10"), "{shown}");
+        let mut stripped = shown;
+        for code in [RED, BOLD, PLAIN] {
+            stripped = stripped.replace(code, "");
+        }
+        assert_eq!(stripped, EXPECTED);
+    }
+}

@@ -1,0 +1,343 @@
+//! Settings as a [`Config`]: each key's type and range, then the rules between keys.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use shoal_proto::ClusterId;
+
+use super::problem::{Problem, Source};
+use super::settings::{Settings, Taker};
+use super::{
+    AdminConfig, CacheConfig, ClusterConfig, ClusterSecret, Config, EdgeConfig, LogConfig,
+    NodeConfig, StoreConfig, values,
+};
+use crate::membership::Role;
+use crate::policy::site::Sites;
+use crate::text::units::{SIZE_EXPECTED, format_size, parse_size};
+use crate::tls::{Security, TlsFiles};
+
+/// Smallest store: a few of the largest chunks.
+const BUDGET_BYTES_MIN: u64 = 16 * 1024 * 1024;
+/// Smallest memory tier.
+const MEMORY_BYTES_MIN: u64 = 1024 * 1024;
+/// Most copies of an object.
+const COPIES_MAX: u64 = 8;
+/// Most client connections that can be asked for.
+const CONNECTIONS_MAX: u64 = 1_000_000;
+/// Most addresses to find the cluster by.
+const SUPER_NODES_MAX: usize = 64;
+
+const TRUTH_EXPECTED: &str = "true or false";
+const LISTEN_EXPECTED: &str = "an address and a port such as \"0.0.0.0:8080\"";
+const FILE_EXPECTED: &str = "the path of a file";
+
+/// What the file says about sites.
+pub(super) struct FoundSites {
+    /// How many `[[site]]` tables there are.
+    pub(super) count: usize,
+    /// The file's name.
+    pub(super) file: String,
+    /// The sites and their names, where all are right.
+    pub(super) read: Option<(Vec<String>, Sites)>,
+}
+
+/// Builds the configuration; `None` only with problems.
+pub(super) fn config(
+    settings: &Settings,
+    folder: &Path,
+    sites: FoundSites,
+    problems: &mut Vec<Problem>,
+) -> Option<Config> {
+    let mut builder = Builder { take: Taker::new(settings, problems), folder };
+    let role = builder.take.optional("node.role", "\"node\" or \"super\"", values::role);
+    let node = builder.node(role);
+    let cluster = builder.cluster(role);
+    let admin = builder.listen("admin.listen").map(|listen| AdminConfig { listen });
+    let cache = builder.cache(role, sites, cluster.as_ref());
+    let log = builder.log();
+    builder.distinct_listeners(role);
+    let (cluster, cache) = (cluster?, cache?);
+    let warnings = Vec::new();
+    Some(Config { node: node?, cluster, admin: admin?, cache, log: log?, warnings })
+}
+
+/// The store's keys alone, for whoever hands them on.
+pub(super) fn store(settings: &Settings, problems: &mut Vec<Problem>) -> Option<StoreConfig> {
+    Builder { take: Taker::new(settings, problems), folder: Path::new("") }.store()
+}
+
+struct Builder<'a> {
+    take: Taker<'a>,
+    folder: &'a Path,
+}
+
+impl Builder<'_> {
+    fn node(&mut self, role: Option<Role>) -> Option<NodeConfig> {
+        let name = self.take.required("node.name", values::NAME_EXPECTED, values::name);
+        let data_dir = self.path("node.data_dir");
+        if data_dir.is_none() && self.take.settings().get("node.data_dir").is_none() {
+            self.take.missing("node.data_dir", "the path of a directory");
+        }
+        let zone = self.take.optional("node.zone", "at most 128 bytes of text", values::zone);
+        let advertise = self.advertise();
+        Some(NodeConfig {
+            name: name?,
+            role: role?,
+            data_dir: data_dir?,
+            zone: zone.unwrap_or_default(),
+            advertise: advertise?,
+        })
+    }
+
+    fn advertise(&mut self) -> Option<String> {
+        const EXPECTED: &str = "a host name or address without a port, reachable by other members";
+        if self.take.settings().get("node.advertise").is_some() {
+            return self.take.optional("node.advertise", EXPECTED, values::host);
+        }
+        let listen = self.quietly("cluster.listen")?;
+        if listen.ip().is_unspecified() {
+            let why = format!(
+                "{EXPECTED}, since cluster.listen is {listen}, which is no address to call"
+            );
+            self.take.missing("node.advertise", &why);
+            return None;
+        }
+        Some(listen.ip().to_string())
+    }
+
+    fn cluster(&mut self, role: Option<Role>) -> Option<ClusterConfig> {
+        let id =
+            self.take.required("cluster.id", "1 to 64 letters, digits, '-', '_' or '.'", |text| {
+                text.parse::<ClusterId>().ok()
+            });
+        let listen = self.listen("cluster.listen");
+        let bootstrap = self.take.optional("cluster.bootstrap", TRUTH_EXPECTED, values::truth);
+        let super_nodes = self.super_nodes(role, bootstrap);
+        if bootstrap == Some(true) && role == Some(Role::Node) {
+            self.take.fault(
+                "cluster.bootstrap",
+                "is true, node.role is \"node\"; expected false, since super-nodes found clusters",
+            );
+        }
+        let security = self.security();
+        let copies = self.take.optional("cluster.copies", "1 to 8", |text| {
+            values::count(text, 1..=COPIES_MAX).and_then(|count| u8::try_from(count).ok())
+        });
+        let secret = self.secret(role);
+        let (security, tls) = security?;
+        Some(ClusterConfig {
+            id: id?,
+            listen: listen?,
+            super_nodes,
+            bootstrap: bootstrap?,
+            security,
+            tls,
+            copies: copies?,
+            secret,
+        })
+    }
+
+    fn super_nodes(&mut self, role: Option<Role>, bootstrap: Option<bool>) -> Vec<String> {
+        const KEY: &str = "cluster.super_nodes";
+        const EXPECTED: &str = "host:port of a super-node's cluster listener";
+        let found = self.take.list(KEY, EXPECTED, values::host_port);
+        if found.len() > SUPER_NODES_MAX {
+            let count = format!("{} addresses", found.len());
+            self.take.wrong(KEY, &count, &format!("at most {SUPER_NODES_MAX}"));
+        }
+        let alone = role == Some(Role::Super) && bootstrap != Some(false);
+        let nothing = self.take.settings().get(KEY).is_none_or(|setting| {
+            found.is_empty() && matches!(setting.value.to_string().as_str(), "" | "[]")
+        });
+        if nothing && !alone {
+            self.take.missing(KEY, "at least one super-node to find the cluster by");
+        }
+        found
+    }
+
+    fn security(&mut self) -> Option<(Security, Option<TlsFiles>)> {
+        const KEYS: [&str; 3] = ["cluster.tls.ca", "cluster.tls.cert", "cluster.tls.key"];
+        let insecure = self.take.optional("cluster.insecure", TRUTH_EXPECTED, values::truth)?;
+        let given = KEYS.iter().find(|key| self.take.settings().get(key).is_some());
+        match (insecure, given) {
+            (true, None) => Some((Security::Insecure, None)),
+            (true, Some(given)) => {
+                let tls = self.take.settings().source(given);
+                let what = format!("is true, and {tls} is set too; expected one of the two");
+                self.take.fault("cluster.insecure", &what);
+                None
+            }
+            (false, None) => {
+                self.take.missing(
+                    "cluster.tls",
+                    "ca, cert and key for mutual TLS, or cluster.insecure = true for plain text",
+                );
+                None
+            }
+            (false, Some(_)) => {
+                let [ca, cert, key] = KEYS.map(|key| self.required_path(key));
+                let files = TlsFiles { ca: ca?, cert: cert?, key: key? };
+                match Security::from_files(&files) {
+                    Ok(security) => Some((security, Some(files))),
+                    Err(error) => {
+                        self.take.fault("cluster.tls.ca", &format!("and its like: {error}"));
+                        None
+                    }
+                }
+            }
+        }
+    }
+
+    fn secret(&mut self, role: Option<Role>) -> Option<ClusterSecret> {
+        const KEY: &str = "cluster.secret_file";
+        if self.take.settings().get(KEY).is_none() {
+            if role == Some(Role::Node) {
+                self.take.missing(KEY, "a file with 32 bytes in hexadecimal");
+            }
+            return None;
+        }
+        let path = self.path(KEY)?;
+        let shown = path.display().to_string();
+        match std::fs::read_to_string(&path) {
+            Err(error) => {
+                self.take.wrong(KEY, &shown, &format!("a readable file ({error})"));
+                None
+            }
+            // What the file holds is never shown.
+            Ok(text) => values::secret(&text).or_else(|| {
+                self.take.wrong(KEY, &shown, "a file with 32 bytes in hexadecimal, 64 digits");
+                None
+            }),
+        }
+    }
+
+    /// The caching part; the inner `None` for super-nodes, which have none.
+    fn cache(
+        &mut self,
+        role: Option<Role>,
+        sites: FoundSites,
+        cluster: Option<&ClusterConfig>,
+    ) -> Option<Option<CacheConfig>> {
+        let edge = self.edge();
+        let store = self.store();
+        if role == Some(Role::Super) {
+            self.no_flags_of_nodes();
+            return Some(None);
+        }
+        if sites.count == 0 {
+            self.take.report(Problem::text(match sites.file.as_str() {
+                "" => "no file with a [[site]] was given; expected one (--config or SHOAL_CONFIG)"
+                    .to_owned(),
+                file => format!("{file}: no [[site]]; expected at least one, with an origin"),
+            }));
+        }
+        let (site_names, sites) = sites.read?;
+        let secret = cluster?.secret.clone()?;
+        Some(Some(CacheConfig { secret, edge: edge?, store: store?, sites, site_names }))
+    }
+
+    /// A shared file or environment may hold the keys of nodes; a flag is meant for this member.
+    fn no_flags_of_nodes(&mut self) {
+        let of_nodes = |path: &str| path.starts_with("edge.") || path.starts_with("store.");
+        let given: Vec<_> =
+            self.take.settings().flags().map(|(path, _)| path).filter(|p| of_nodes(p)).collect();
+        for path in given {
+            self.take.fault(path, "has no use here: node.role is \"super\"; leave the flag out");
+        }
+    }
+
+    fn edge(&mut self) -> Option<EdgeConfig> {
+        let listen = self.listen("edge.listen");
+        let unknown_host =
+            self.take.optional("edge.unknown_host", "421 or 404", values::unknown_host);
+        let connections_max = self.take.optional("edge.connections_max", "1 to 1000000", |text| {
+            let count = values::count(text, 1..=CONNECTIONS_MAX)?;
+            usize::try_from(count).ok()
+        });
+        Some(EdgeConfig {
+            listen: listen?,
+            unknown_host: unknown_host?,
+            connections_max: connections_max?,
+        })
+    }
+
+    fn store(&mut self) -> Option<StoreConfig> {
+        let budget = self.take.optional("store.budget", SIZE_EXPECTED, parse_size);
+        let memory = self.take.optional("store.memory", SIZE_EXPECTED, parse_size);
+        let (budget_bytes, mut memory_bytes) = (budget?, memory?);
+        if budget_bytes < BUDGET_BYTES_MIN {
+            let least = format!("at least {}", format_size(BUDGET_BYTES_MIN));
+            self.take.wrong("store.budget", &format_size(budget_bytes), &least);
+            return None;
+        }
+        // Who makes the store small need not think of the memory's default.
+        if self.take.settings().get("store.memory").is_none() {
+            memory_bytes = memory_bytes.min(budget_bytes);
+        }
+        if !(MEMORY_BYTES_MIN..=budget_bytes).contains(&memory_bytes) {
+            let (least, most) = (format_size(MEMORY_BYTES_MIN), format_size(budget_bytes));
+            let expected = format!("{least} to {most}, which is store.budget");
+            self.take.wrong("store.memory", &format_size(memory_bytes), &expected);
+        }
+        Some(StoreConfig { budget_bytes, memory_bytes })
+    }
+
+    fn log(&mut self) -> Option<LogConfig> {
+        let format = self.take.optional("log.format", "\"human\" or \"json\"", values::log_format);
+        let level = self.take.optional(
+            "log.level",
+            "error, warn, info, debug, trace, or directives such as \"info,shoal_node=debug\"",
+            values::log_level,
+        );
+        Some(LogConfig { format: format?, level: level? })
+    }
+
+    fn listen(&mut self, path: &'static str) -> Option<SocketAddr> {
+        self.take.optional(path, LISTEN_EXPECTED, values::listen)
+    }
+
+    /// As [`Builder::listen`], for a second look: its fault has been told.
+    fn quietly(&self, path: &'static str) -> Option<SocketAddr> {
+        let mut told = Vec::new();
+        Taker::new(self.take.settings(), &mut told).optional(path, "", values::listen)
+    }
+
+    fn distinct_listeners(&mut self, role: Option<Role>) {
+        let mut keys = vec!["cluster.listen", "admin.listen"];
+        if role == Some(Role::Node) {
+            keys.push("edge.listen");
+        }
+        for (at, right) in keys.iter().enumerate() {
+            for left in &keys[..at] {
+                self.distinct(left, right);
+            }
+        }
+    }
+
+    fn distinct(&mut self, left: &'static str, right: &'static str) {
+        let (Some(one), Some(other)) = (self.quietly(left), self.quietly(right)) else {
+            return;
+        };
+        if values::collide(one, other) {
+            let expected = format!("a port of its own ({left} is {one})");
+            self.take.wrong(right, &other.to_string(), &expected);
+        }
+    }
+
+    fn required_path(&mut self, path: &'static str) -> Option<PathBuf> {
+        if self.take.settings().get(path).is_none() {
+            self.take.missing(path, FILE_EXPECTED);
+        }
+        self.path(path)
+    }
+
+    /// A path: relative to the file where it was written there, else to the working directory.
+    fn path(&mut self, path: &'static str) -> Option<PathBuf> {
+        let text = self.take.optional(path, FILE_EXPECTED, |text| {
+            (!text.is_empty()).then(|| PathBuf::from(text))
+        })?;
+        let in_file = matches!(self.take.settings().source(path), Source::File { .. });
+        let relative = if in_file { self.folder.join(text) } else { text };
+        std::path::absolute(relative).ok()
+    }
+}

@@ -1,0 +1,245 @@
+//! The table of every key outside `[[site]]`: its place in the file, its flag, its variable, its
+//! default. The command line and the file reader are made from it, and `docs/configuration.md` is
+//! checked against it.
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its place in the file: tables and name, with dots.
+    pub path: &'static str,
+    /// Its flag, without the dashes.
+    pub flag: &'static str,
+    /// Its environment variable.
+    pub variable: &'static str,
+    /// How its value is called in the help.
+    pub value: &'static str,
+    /// Its default as text; empty where there is none.
+    pub default: &'static str,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// All keys, in the order of the documentation.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "node.name",
+        flag: "name",
+        variable: "SHOAL_NAME",
+        value: "NAME",
+        default: "",
+        help: "This member's name, as in its certificate",
+    },
+    Key {
+        path: "node.role",
+        flag: "role",
+        variable: "SHOAL_ROLE",
+        value: "node|super",
+        default: "node",
+        help: "node: caches and serves clients; super: keeps the index",
+    },
+    Key {
+        path: "node.data_dir",
+        flag: "data-dir",
+        variable: "SHOAL_DATA_DIR",
+        value: "DIR",
+        default: "",
+        help: "Where everything is kept; one directory a member",
+    },
+    Key {
+        path: "node.zone",
+        flag: "zone",
+        variable: "SHOAL_ZONE",
+        value: "ZONE",
+        default: "",
+        help: "Failure zone; peers of the same zone are asked first",
+    },
+    Key {
+        path: "node.advertise",
+        flag: "advertise",
+        variable: "SHOAL_ADVERTISE",
+        value: "HOST",
+        default: "",
+        help: "Host name or address that others reach this member by [default: cluster.listen's]",
+    },
+    Key {
+        path: "cluster.id",
+        flag: "cluster-id",
+        variable: "SHOAL_CLUSTER_ID",
+        value: "ID",
+        default: "",
+        help: "The cluster's name for itself; data of another cluster is refused",
+    },
+    Key {
+        path: "cluster.listen",
+        flag: "cluster-listen",
+        variable: "SHOAL_CLUSTER_LISTEN",
+        value: "IP:PORT",
+        default: "0.0.0.0:7400",
+        help: "Where other members connect to (gRPC)",
+    },
+    Key {
+        path: "cluster.super_nodes",
+        flag: "super-nodes",
+        variable: "SHOAL_SUPER_NODES",
+        value: "HOST:PORT,..",
+        default: "",
+        help: "Cluster addresses of super-nodes to find the cluster by",
+    },
+    Key {
+        path: "cluster.bootstrap",
+        flag: "bootstrap",
+        variable: "SHOAL_BOOTSTRAP",
+        value: "true|false",
+        default: "false",
+        help: "Found the cluster on the first start; exactly one super-node does",
+    },
+    Key {
+        path: "cluster.secret_file",
+        flag: "secret-file",
+        variable: "SHOAL_SECRET_FILE",
+        value: "FILE",
+        default: "",
+        help: "The cluster's secret, 32 bytes in hexadecimal; keys are hashed under it",
+    },
+    Key {
+        path: "cluster.tls.ca",
+        flag: "tls-ca",
+        variable: "SHOAL_TLS_CA",
+        value: "FILE",
+        default: "",
+        help: "The cluster's certificate authority, PEM",
+    },
+    Key {
+        path: "cluster.tls.cert",
+        flag: "tls-cert",
+        variable: "SHOAL_TLS_CERT",
+        value: "FILE",
+        default: "",
+        help: "This member's certificate, PEM",
+    },
+    Key {
+        path: "cluster.tls.key",
+        flag: "tls-key",
+        variable: "SHOAL_TLS_KEY",
+        value: "FILE",
+        default: "",
+        help: "This member's private key, PEM",
+    },
+    Key {
+        path: "cluster.insecure",
+        flag: "insecure",
+        variable: "SHOAL_INSECURE",
+        value: "true|false",
+        default: "false",
+        help: "Speak plain text to other members, unchecked: for experiments",
+    },
+    Key {
+        path: "cluster.copies",
+        flag: "copies",
+        variable: "SHOAL_COPIES",
+        value: "COUNT",
+        default: "2",
+        help: "Copies of an object that the cluster keeps",
+    },
+    Key {
+        path: "edge.listen",
+        flag: "edge-listen",
+        variable: "SHOAL_EDGE_LISTEN",
+        value: "IP:PORT",
+        default: "0.0.0.0:8080",
+        help: "Where clients connect to (HTTP)",
+    },
+    Key {
+        path: "edge.unknown_host",
+        flag: "unknown-host",
+        variable: "SHOAL_UNKNOWN_HOST",
+        value: "421|404",
+        default: "421",
+        help: "Status for a host that no site serves",
+    },
+    Key {
+        path: "edge.connections_max",
+        flag: "connections-max",
+        variable: "SHOAL_CONNECTIONS_MAX",
+        value: "COUNT",
+        default: "8192",
+        help: "Most client connections at a time",
+    },
+    Key {
+        path: "admin.listen",
+        flag: "admin-listen",
+        variable: "SHOAL_ADMIN_LISTEN",
+        value: "IP:PORT",
+        default: "0.0.0.0:9400",
+        help: "Where /livez, /readyz, /metrics and /status are",
+    },
+    Key {
+        path: "store.budget",
+        flag: "store-budget",
+        variable: "SHOAL_STORE_BUDGET",
+        value: "SIZE",
+        default: "10GiB",
+        help: "Most bytes of bodies on disk",
+    },
+    Key {
+        path: "store.memory",
+        flag: "store-memory",
+        variable: "SHOAL_STORE_MEMORY",
+        value: "SIZE",
+        default: "256MiB",
+        help: "Most bytes of bodies in memory",
+    },
+    Key {
+        path: "log.format",
+        flag: "log-format",
+        variable: "SHOAL_LOG_FORMAT",
+        value: "human|json",
+        default: "human",
+        help: "How log lines look",
+    },
+    Key {
+        path: "log.level",
+        flag: "log-level",
+        variable: "SHOAL_LOG_LEVEL",
+        value: "LEVEL",
+        default: "info",
+        help: "error, warn, info, debug or trace; or tracing directives",
+    },
+];
+
+/// The variable that names the configuration file, beside the flag `--config`.
+pub const CONFIG_VARIABLE: &str = "SHOAL_CONFIG";
+/// What every variable of Shoal's begins with.
+pub const VARIABLE_PREFIX: &str = "SHOAL_";
+
+/// The key at `path`.
+pub fn by_path(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn paths_flags_and_variables_are_distinct() {
+        let distinct = |of: fn(&Key) -> &'static str| KEYS.iter().map(of).collect::<BTreeSet<_>>();
+        assert_eq!(distinct(|key| key.path).len(), KEYS.len());
+        assert_eq!(distinct(|key| key.flag).len(), KEYS.len());
+        assert_eq!(distinct(|key| key.variable).len(), KEYS.len());
+        assert!(KEYS.iter().all(|key| key.variable.starts_with(VARIABLE_PREFIX)));
+    }
+
+    /// A service called "shoal-x" makes Kubernetes set such variables in every container: none of
+    /// ours may look like them.
+    #[test]
+    fn no_variable_looks_like_a_kubernetes_service_link() {
+        for key in KEYS {
+            let linked = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT"];
+            assert!(!linked.iter().any(|end| key.variable.ends_with(end)), "{}", key.variable);
+            assert!(!key.variable.contains("_PORT_"), "{}", key.variable);
+        }
+    }
+}

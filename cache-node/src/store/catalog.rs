@@ -1,0 +1,333 @@
+//! The catalog: what is stored, in RocksDB. One small record a key, its manifest, and the bodies
+//! too small for a file.
+//!
+//! Invariants: record, manifest and small body of an object are written in one batch, and the
+//! first two go in one; a small body is named by file number, so that readers of an older version
+//! keep theirs. Writes reach the operating system before they return (a kill loses nothing), not
+//! the disk (a power cut may lose the newest, whole: RocksDB replays its log up to a point).
+//! It must not know: body files, budget, memory tier.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
+    FlushOptions, IteratorMode, LogLevel, Options, WriteBatch,
+};
+use shoal_proto::wire::v1;
+use shoal_proto::{Manifest, ObjectId, ObjectKey};
+
+use super::FileId;
+use super::error::{Fault, StoreError};
+
+const RECORDS: &str = "records";
+const MANIFESTS: &str = "manifests";
+const BODIES: &str = "bodies";
+
+/// Where the default column family says how this catalog is written.
+const FORMAT_KEY: &[u8] = b"format";
+/// The format that this version writes, and the newest that it reads.
+const FORMAT: u32 = 1;
+
+// RocksDB's memory, in all: block cache, write buffers and the table files' readers.
+const BLOCK_CACHE_BYTES: usize = 32 * 1024 * 1024;
+const WRITE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
+const WRITE_BUFFERS_BYTES_MAX: usize = 24 * 1024 * 1024;
+const LOG_BYTES_MAX: u64 = 32 * 1024 * 1024;
+const TABLE_FILES_OPEN_MAX: i32 = 128;
+const BACKGROUND_JOBS_MAX: i32 = 2;
+const BLOOM_BITS_PER_KEY: f64 = 10.0;
+const INFO_LOG_BYTES_MAX: usize = 1024 * 1024;
+const INFO_LOGS_MAX: usize = 2;
+
+/// Where a body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a file of its own.
+    File,
+    /// In the catalog, or nowhere when it is empty.
+    Inline,
+}
+
+/// What is known of an object without its manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    pub(super) file: FileId,
+    pub(super) place: Place,
+    pub(super) object_id: ObjectId,
+    pub(super) length: u64,
+    pub(super) chunks: u32,
+    /// Unix time in milliseconds at which it was finished.
+    pub(super) stored_ms: u64,
+}
+
+/// [`Record`] as it is written.
+#[derive(Clone, PartialEq, Message)]
+struct StoredRecord {
+    #[prost(fixed64, tag = "1")]
+    file: u64,
+    #[prost(bool, tag = "2")]
+    inline: bool,
+    #[prost(bytes = "vec", tag = "3")]
+    object_id: Vec<u8>,
+    #[prost(uint64, tag = "4")]
+    length: u64,
+    #[prost(uint32, tag = "5")]
+    chunks: u32,
+    #[prost(uint64, tag = "6")]
+    stored_ms: u64,
+}
+
+impl Record {
+    fn encode(self) -> Vec<u8> {
+        let Self { file, place, object_id, length, chunks, stored_ms } = self;
+        let inline = place == Place::Inline;
+        let object_id = object_id.as_bytes().to_vec();
+        StoredRecord { file: file.0, inline, object_id, length, chunks, stored_ms }.encode_to_vec()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let StoredRecord { file, inline, object_id, length, chunks, stored_ms } =
+            StoredRecord::decode(bytes).ok()?;
+        let place = if inline { Place::Inline } else { Place::File };
+        let object_id = ObjectId::try_from(&object_id[..]).ok()?;
+        Some(Self { file: FileId(file), place, object_id, length, chunks, stored_ms })
+    }
+}
+
+/// The catalog's handle. All calls block.
+pub(super) struct Catalog {
+    db: DB,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Catalog").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Catalog {
+    /// Opens or makes the catalog.
+    pub(super) fn open(path: &Path) -> Result<Self, Fault> {
+        let db = open_db(path).map_err(|error| fault(path, &error))?;
+        let catalog = Self { db, path: path.to_owned() };
+        catalog.check_format()?;
+        Ok(catalog)
+    }
+
+    /// Removes a closed catalog.
+    pub(super) fn destroy(path: &Path) -> Result<(), StoreError> {
+        std::fs::remove_dir_all(path)
+            .map_err(|error| StoreError::directory(path, "remove it", error))
+    }
+
+    fn check_format(&self) -> Result<(), Fault> {
+        let Some(found) = self.db.get(FORMAT_KEY).map_err(|error| fault(&self.path, &error))?
+        else {
+            let put = self.db.put(FORMAT_KEY, FORMAT.to_string());
+            return put.map_err(|error| fault(&self.path, &error));
+        };
+        let found = String::from_utf8_lossy(&found).into_owned();
+        if found.parse::<u32>().is_ok_and(|format| format <= FORMAT) {
+            return Ok(());
+        }
+        let path = self.path.clone();
+        Err(Fault::Failed(StoreError::Format { path, found, known: FORMAT }))
+    }
+
+    /// Writes an object: from here on it is stored.
+    pub(super) fn put(
+        &self,
+        record: &Record,
+        manifest: &Manifest,
+        body: Option<&[u8]>,
+    ) -> Result<(), StoreError> {
+        let key = manifest.head().key;
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.cf(RECORDS)?, key.as_bytes(), record.encode());
+        batch.put_cf(self.cf(MANIFESTS)?, key.as_bytes(), encode_manifest(manifest));
+        if let Some(body) = body {
+            batch.put_cf(self.cf(BODIES)?, record.file.0.to_be_bytes(), body);
+        }
+        self.db.write(batch).map_err(|error| self.error(&error))
+    }
+
+    /// Replaces an object's manifest.
+    pub(super) fn put_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let key = manifest.head().key;
+        self.db
+            .put_cf(self.cf(MANIFESTS)?, key.as_bytes(), encode_manifest(manifest))
+            .map_err(|error| self.error(&error))
+    }
+
+    /// Forgets an object. A small body stays until [`Catalog::delete_body`].
+    pub(super) fn delete(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.delete_cf(self.cf(RECORDS)?, key.as_bytes());
+        batch.delete_cf(self.cf(MANIFESTS)?, key.as_bytes());
+        self.db.write(batch).map_err(|error| self.error(&error))
+    }
+
+    /// Deletes a small body.
+    pub(super) fn delete_body(&self, file: FileId) -> Result<(), StoreError> {
+        self.db
+            .delete_cf(self.cf(BODIES)?, file.0.to_be_bytes())
+            .map_err(|error| self.error(&error))
+    }
+
+    /// The manifest stored under a key.
+    pub(super) fn manifest(&self, key: &ObjectKey) -> Result<Option<Manifest>, Fault> {
+        let cf = self.cf(MANIFESTS)?;
+        let found =
+            self.db.get_pinned_cf(cf, key.as_bytes()).map_err(|error| fault(&self.path, &error))?;
+        let Some(bytes) = found else { return Ok(None) };
+        let wire = v1::Manifest::decode(&bytes[..]);
+        let wire = wire.map_err(|error| Fault::Damaged(error.to_string()))?;
+        Manifest::try_from(wire).map(Some).map_err(|error| Fault::Damaged(error.to_string()))
+    }
+
+    /// A small body.
+    pub(super) fn body(&self, file: FileId) -> Result<Option<Bytes>, Fault> {
+        let cf = self.cf(BODIES)?;
+        let found =
+            self.db.get_cf(cf, file.0.to_be_bytes()).map_err(|error| fault(&self.path, &error))?;
+        Ok(found.map(Bytes::from))
+    }
+
+    /// Calls `visit` with every key and its record; `None` for one that cannot be read.
+    pub(super) fn visit_records(
+        &self,
+        mut visit: impl FnMut(ObjectKey, Option<Record>),
+    ) -> Result<(), Fault> {
+        self.visit(RECORDS, |key, value| {
+            if let Ok(key) = ObjectKey::try_from(key) {
+                visit(key, Record::decode(value));
+            }
+        })
+    }
+
+    /// Calls `visit` with the file number of every small body.
+    pub(super) fn visit_bodies(&self, mut visit: impl FnMut(FileId)) -> Result<(), Fault> {
+        self.visit(BODIES, |key, _| {
+            if let Ok(number) = key.try_into() {
+                visit(FileId(u64::from_be_bytes(number)));
+            }
+        })
+    }
+
+    fn visit(&self, cf: &'static str, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), Fault> {
+        for row in self.db.iterator_cf(self.cf(cf)?, IteratorMode::Start) {
+            let (key, value) = row.map_err(|error| fault(&self.path, &error))?;
+            visit(&key, &value);
+        }
+        Ok(())
+    }
+
+    /// Brings everything written so far to the disk.
+    pub(super) fn flush(&self) -> Result<(), StoreError> {
+        let families = [self.cf(RECORDS)?, self.cf(MANIFESTS)?, self.cf(BODIES)?];
+        let flushed = self.db.flush_wal(true).and_then(|()| {
+            let mut options = FlushOptions::default();
+            options.set_wait(true);
+            self.db.flush_cfs_opt(&families, &options)
+        });
+        flushed.map_err(|error| self.error(&error))
+    }
+
+    /// What bit rot would do, past RocksDB's own checksums.
+    #[cfg(test)]
+    pub(super) fn overwrite_body(&self, file: FileId, body: &[u8]) {
+        self.db.put_cf(self.cf(BODIES).unwrap(), file.0.to_be_bytes(), body).unwrap();
+    }
+
+    fn cf(&self, name: &'static str) -> Result<&ColumnFamily, StoreError> {
+        self.db.cf_handle(name).ok_or_else(|| StoreError::Catalog {
+            path: self.path.clone(),
+            reason: format!("column family {name} is missing"),
+        })
+    }
+
+    fn error(&self, error: &rocksdb::Error) -> StoreError {
+        StoreError::catalog(&self.path, error)
+    }
+}
+
+fn fault(path: &Path, error: &rocksdb::Error) -> Fault {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => Fault::Damaged(error.to_string()),
+        _ => Fault::Failed(StoreError::catalog(path, error)),
+    }
+}
+
+fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
+    v1::Manifest::from(manifest).encode_to_vec()
+}
+
+fn open_db(path: &Path) -> Result<DB, rocksdb::Error> {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES_MAX);
+    options.set_max_total_wal_size(LOG_BYTES_MAX);
+    options.set_max_open_files(TABLE_FILES_OPEN_MAX);
+    options.set_max_background_jobs(BACKGROUND_JOBS_MAX);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_log_file_size(INFO_LOG_BYTES_MAX);
+    options.set_keep_log_file_num(INFO_LOGS_MAX);
+
+    let cache = Cache::new_lru_cache(BLOCK_CACHE_BYTES);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
+
+    let family = |name, compression| {
+        let mut options = Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+        options.set_compression_type(compression);
+        ColumnFamilyDescriptor::new(name, options)
+    };
+    let families = [
+        family(rocksdb::DEFAULT_COLUMN_FAMILY_NAME, DBCompressionType::None),
+        family(RECORDS, DBCompressionType::None),
+        family(MANIFESTS, DBCompressionType::Lz4),
+        // Web bodies come compressed where that helps.
+        family(BODIES, DBCompressionType::None),
+    ];
+    DB::open_cf_descriptors(&options, path, families)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_round_trips() {
+        let record = Record {
+            file: FileId(u64::MAX),
+            place: Place::File,
+            object_id: ObjectId::new([3; 32]),
+            length: 1 << 36,
+            chunks: 65_536,
+            stored_ms: 1_764_000_000_000,
+        };
+        assert_eq!(Record::decode(&record.encode()), Some(record));
+        let inline = Record { file: FileId(0), place: Place::Inline, length: 0, ..record };
+        assert_eq!(Record::decode(&inline.encode()), Some(inline));
+        assert_eq!(Record::decode(b"\xff"), None);
+        assert_eq!(Record::decode(b""), None, "no object id");
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Catalog::open(dir.path()).unwrap().db.put(FORMAT_KEY, "7").unwrap();
+        let Err(Fault::Failed(error)) = Catalog::open(dir.path()) else { panic!("opened") };
+        assert!(matches!(error, StoreError::Format { known: FORMAT, .. }), "{error}");
+        assert!(error.to_string().contains("format 7"), "{error}");
+    }
+}

@@ -1,0 +1,97 @@
+//! The memory of what left: fingerprints only, bounded in bytes represented and in number.
+//!
+//! Two keys with one fingerprint cost a wrong promotion, nothing else. PURE.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// Most fingerprints kept, tombstones included: about 40 MiB.
+const GHOST_ENTRIES_MAX: usize = 1024 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+struct Departed {
+    fingerprint: u64,
+    bytes: u64,
+    turn: u64,
+}
+
+/// A FIFO of fingerprints. One that came back leaves a tombstone, which its turn removes.
+#[derive(Debug)]
+pub(super) struct Ghost {
+    bytes_max: u64,
+    bytes: u64,
+    turn: u64,
+    queue: VecDeque<Departed>,
+    /// Fingerprint to the turn at which it left last: older queue slots are tombstones.
+    turns: HashMap<u64, u64>,
+}
+
+impl Ghost {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, bytes: 0, turn: 0, queue: VecDeque::new(), turns: HashMap::new() }
+    }
+
+    /// Remembers that `key`, of so many bytes, left.
+    pub(super) fn remember<K: Hash>(&mut self, key: &K, bytes: u64) {
+        let fingerprint = fingerprint(key);
+        self.turn += 1;
+        self.turns.insert(fingerprint, self.turn);
+        self.queue.push_back(Departed { fingerprint, bytes, turn: self.turn });
+        self.bytes = self.bytes.saturating_add(bytes);
+        while self.bytes > self.bytes_max || self.queue.len() > GHOST_ENTRIES_MAX {
+            let Some(oldest) = self.queue.pop_front() else { break };
+            self.bytes = self.bytes.saturating_sub(oldest.bytes);
+            if self.turns.get(&oldest.fingerprint) == Some(&oldest.turn) {
+                self.turns.remove(&oldest.fingerprint);
+            }
+        }
+    }
+
+    /// Whether `key` left not long ago; it is forgotten thereby.
+    pub(super) fn recall<K: Hash>(&mut self, key: &K) -> bool {
+        self.turns.remove(&fingerprint(key)).is_some()
+    }
+}
+
+fn fingerprint<K: Hash>(key: &K) -> u64 {
+    // Fixed keys: decisions must repeat. Object keys are hashes under the cluster's secret already.
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgets_the_oldest_beyond_its_bytes() {
+        let mut ghost = Ghost::new(10);
+        ghost.remember(&1, 6);
+        ghost.remember(&2, 6);
+        assert!(!ghost.recall(&1));
+        assert!(ghost.recall(&2));
+        assert!(!ghost.recall(&2), "recalled once");
+    }
+
+    #[test]
+    fn a_tombstone_does_not_forget_a_later_departure() {
+        let mut ghost = Ghost::new(10);
+        ghost.remember(&1, 4);
+        assert!(ghost.recall(&1));
+        ghost.remember(&1, 4);
+        ghost.remember(&2, 4);
+        assert!(ghost.recall(&1), "its second departure still stands");
+    }
+
+    #[test]
+    fn is_bounded_in_number_for_things_of_no_size() {
+        let mut ghost = Ghost::new(10);
+        for key in 0..=GHOST_ENTRIES_MAX {
+            ghost.remember(&key, 0);
+        }
+        assert_eq!(ghost.queue.len(), GHOST_ENTRIES_MAX);
+        assert_eq!(ghost.turns.len(), GHOST_ENTRIES_MAX);
+        assert!(!ghost.recall(&0usize));
+    }
+}

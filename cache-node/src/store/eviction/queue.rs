@@ -1,0 +1,160 @@
+//! Entries in a slab, chained into first-in-first-out queues: any entry leaves in constant time
+//! and leaves no tombstone behind. PURE.
+//!
+//! Invariant: an index handed out by [`Slab::insert`] is good until [`Slab::remove`]; a [`Queue`]
+//! holds indices of its own slab only, each at most once.
+
+/// No entry.
+const NONE: u32 = u32::MAX;
+
+/// One entry and its neighbours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<K> {
+    pub(super) key: K,
+    pub(super) bytes: u64,
+    /// Uses since it came or had its last turn, up to a small maximum.
+    pub(super) uses: u8,
+    pub(super) in_main: bool,
+    older: u32,
+    newer: u32,
+}
+
+/// All entries of all queues; slots of entries that left are used again.
+#[derive(Debug)]
+pub(super) struct Slab<K> {
+    nodes: Vec<Node<K>>,
+    free: Vec<u32>,
+}
+
+impl<K: Copy> Slab<K> {
+    pub(super) fn new() -> Self {
+        Self { nodes: Vec::new(), free: Vec::new() }
+    }
+
+    /// A slot for an unchained entry; `None` when four thousand million are taken.
+    pub(super) fn insert(&mut self, key: K, bytes: u64, in_main: bool) -> Option<u32> {
+        let node = Node { key, bytes, uses: 0, in_main, older: NONE, newer: NONE };
+        if let Some(index) = self.free.pop() {
+            self.nodes[index as usize] = node;
+            return Some(index);
+        }
+        let index = u32::try_from(self.nodes.len()).ok().filter(|index| *index != NONE)?;
+        self.nodes.push(node);
+        Some(index)
+    }
+
+    /// Gives an unchained entry's slot back.
+    pub(super) fn remove(&mut self, index: u32) {
+        self.free.push(index);
+    }
+
+    pub(super) fn get(&self, index: u32) -> &Node<K> {
+        &self.nodes[index as usize]
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> &mut Node<K> {
+        &mut self.nodes[index as usize]
+    }
+}
+
+/// A chain of entries from oldest to newest.
+#[derive(Debug)]
+pub(super) struct Queue {
+    oldest: u32,
+    newest: u32,
+    len: usize,
+    bytes: u64,
+}
+
+impl Queue {
+    pub(super) fn new() -> Self {
+        Self { oldest: NONE, newest: NONE, len: 0, bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn oldest(&self) -> Option<u32> {
+        (self.oldest != NONE).then_some(self.oldest)
+    }
+
+    /// Chains an unchained entry as the newest.
+    pub(super) fn push<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32) {
+        let node = slab.get_mut(index);
+        node.older = self.newest;
+        node.newer = NONE;
+        self.bytes += node.bytes;
+        self.len += 1;
+        match self.newest {
+            NONE => self.oldest = index,
+            newest => slab.get_mut(newest).newer = index,
+        }
+        self.newest = index;
+    }
+
+    /// Takes an entry of this queue out of the chain; its slot stays.
+    pub(super) fn unlink<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32) {
+        let Node { older, newer, bytes, .. } = *slab.get(index);
+        match older {
+            NONE => self.oldest = newer,
+            older => slab.get_mut(older).newer = newer,
+        }
+        match newer {
+            NONE => self.newest = older,
+            newer => slab.get_mut(newer).older = older,
+        }
+        self.bytes -= bytes;
+        self.len -= 1;
+    }
+
+    /// Gives an entry of this queue another size, in its place.
+    pub(super) fn resize<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32, bytes: u64) {
+        let node = slab.get_mut(index);
+        self.bytes = self.bytes - node.bytes + bytes;
+        node.bytes = bytes;
+    }
+
+    /// Makes an entry of this queue its newest.
+    pub(super) fn rotate<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32) {
+        self.unlink(slab, index);
+        self.push(slab, index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(slab: &Slab<u8>, queue: &Queue) -> Vec<u8> {
+        let mut keys = Vec::new();
+        let mut at = queue.oldest;
+        while at != NONE {
+            keys.push(slab.get(at).key);
+            at = slab.get(at).newer;
+        }
+        keys
+    }
+
+    #[test]
+    fn entries_leave_from_both_ends_and_the_middle() {
+        let (mut slab, mut queue) = (Slab::new(), Queue::new());
+        let at: Vec<u32> = (0..5).map(|key| slab.insert(key, 10, false).unwrap()).collect();
+        at.iter().for_each(|index| queue.push(&mut slab, *index));
+        for index in [0, 2, 4] {
+            queue.unlink(&mut slab, at[index]);
+            slab.remove(at[index]);
+        }
+        assert_eq!(keys(&slab, &queue), [1, 3]);
+        queue.rotate(&mut slab, at[1]);
+        assert_eq!(keys(&slab, &queue), [3, 1]);
+        queue.resize(&mut slab, at[1], 1);
+        assert_eq!((queue.len(), queue.bytes()), (2, 11));
+        let reused = slab.insert(9, 5, false).unwrap();
+        assert_eq!(reused, at[4], "the last slot given back");
+    }
+}

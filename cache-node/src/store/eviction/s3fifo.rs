@@ -1,0 +1,178 @@
+//! The policy itself: `on_*` tell it what happened, [`S3Fifo::victim`] asks who goes. PURE.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use super::ghost::Ghost;
+use super::queue::{Queue, Slab};
+
+/// The small queue's part of the bytes: one in so many.
+const SMALL_PART: u64 = 10;
+/// Uses that an entry can save up: so many turns in main it outlives without another.
+const USES_MAX: u8 = 3;
+/// Uses in small that earn a place in main, as in the paper.
+const USES_TO_MAIN: u8 = 2;
+/// The same for entries below the mean size: they cost main little for a hit as good as any.
+/// Measured on a CDN's trace: 0.3 to 0.6 points fewer misses, bytes missed unchanged.
+const USES_TO_MAIN_BELOW_MEAN: u8 = 1;
+
+/// Who is in, in bytes, and who goes next.
+#[derive(Debug)]
+pub struct S3Fifo<K> {
+    small_bytes: u64,
+    small: Queue,
+    main: Queue,
+    slab: Slab<K>,
+    places: HashMap<K, u32>,
+    ghost: Ghost,
+    /// Whether anybody had to go yet. Until then what does not fit small goes to main: there is
+    /// room, and the first victims shall not be all that came before the cache was full.
+    full: bool,
+}
+
+impl<K: Copy + Eq + Hash> S3Fifo<K> {
+    /// For a cache of `capacity_bytes`. The capacity shapes the queues; keeping within it is the
+    /// caller's part, by asking for victims.
+    pub fn new(capacity_bytes: u64) -> Self {
+        let small_bytes = capacity_bytes / SMALL_PART;
+        Self {
+            small_bytes,
+            small: Queue::new(),
+            main: Queue::new(),
+            slab: Slab::new(),
+            places: HashMap::new(),
+            ghost: Ghost::new(capacity_bytes - small_bytes),
+            full: false,
+        }
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> u64 {
+        self.small.bytes() + self.main.bytes()
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.small.len() + self.main.len()
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether `key` is an entry.
+    pub fn contains(&self, key: &K) -> bool {
+        self.places.contains_key(key)
+    }
+
+    /// `key` came in, or has another size now: then it keeps its place and its uses.
+    pub fn on_insert(&mut self, key: K, bytes: u64) {
+        if let Some(&index) = self.places.get(&key) {
+            let in_main = self.slab.get(index).in_main;
+            let queue = if in_main { &mut self.main } else { &mut self.small };
+            queue.resize(&mut self.slab, index, bytes);
+            return;
+        }
+        let came_back = self.ghost.recall(&key);
+        let warming = !self.full && self.small.bytes() >= self.small_bytes;
+        self.insert(key, bytes, came_back || warming);
+    }
+
+    /// `key` is there from an earlier life of the cache, in which it had proved itself.
+    pub fn on_restore(&mut self, key: K, bytes: u64) {
+        if !self.contains(&key) {
+            self.insert(key, bytes, true);
+        }
+    }
+
+    /// `key` was used.
+    pub fn on_use(&mut self, key: &K) {
+        if let Some(&index) = self.places.get(key) {
+            let node = self.slab.get_mut(index);
+            node.uses = (node.uses + 1).min(USES_MAX);
+        }
+    }
+
+    /// `key` is gone, for another reason than being a victim; false when it was no entry.
+    pub fn on_remove(&mut self, key: &K) -> bool {
+        let Some(&index) = self.places.get(key) else { return false };
+        self.take(index);
+        true
+    }
+
+    /// The entry to go next, which is an entry no more; `None` when there is none that is not
+    /// `held`. Asked again and again, it empties the cache of all that is not held.
+    pub fn victim(&mut self, held: impl Fn(&K) -> bool) -> Option<K> {
+        self.full = true;
+        if self.small.bytes() > self.small_bytes {
+            self.victim_in_small(&held).or_else(|| self.victim_in_main(&held))
+        } else {
+            // Small within its part may be all there is, or all of it may move to main.
+            self.victim_in_main(&held)
+                .or_else(|| self.victim_in_small(&held))
+                .or_else(|| self.victim_in_main(&held))
+        }
+    }
+
+    fn victim_in_small(&mut self, held: &impl Fn(&K) -> bool) -> Option<K> {
+        let mean_bytes = self.bytes() / (self.len().max(1) as u64);
+        for _ in 0..self.small.len() {
+            let index = self.small.oldest()?;
+            let node = *self.slab.get(index);
+            let below_mean = node.bytes < mean_bytes;
+            let wanted = if below_mean { USES_TO_MAIN_BELOW_MEAN } else { USES_TO_MAIN };
+            if held(&node.key) {
+                self.small.rotate(&mut self.slab, index);
+            } else if node.uses >= wanted {
+                self.promote(index);
+            } else {
+                self.ghost.remember(&node.key, node.bytes);
+                return Some(self.take(index));
+            }
+        }
+        None
+    }
+
+    fn victim_in_main(&mut self, held: &impl Fn(&K) -> bool) -> Option<K> {
+        // Every turn costs an entry one use, so that this many turns find whoever can be found.
+        let turns = self.main.len().saturating_mul(usize::from(USES_MAX) + 1);
+        for _ in 0..turns {
+            let index = self.main.oldest()?;
+            let node = *self.slab.get(index);
+            if held(&node.key) {
+                self.main.rotate(&mut self.slab, index);
+            } else if node.uses > 0 {
+                self.slab.get_mut(index).uses -= 1;
+                self.main.rotate(&mut self.slab, index);
+            } else {
+                return Some(self.take(index));
+            }
+        }
+        None
+    }
+
+    fn insert(&mut self, key: K, bytes: u64, in_main: bool) {
+        let Some(index) = self.slab.insert(key, bytes, in_main) else { return };
+        self.places.insert(key, index);
+        let queue = if in_main { &mut self.main } else { &mut self.small };
+        queue.push(&mut self.slab, index);
+    }
+
+    fn promote(&mut self, index: u32) {
+        self.small.unlink(&mut self.slab, index);
+        let node = self.slab.get_mut(index);
+        node.in_main = true;
+        node.uses = 0;
+        self.main.push(&mut self.slab, index);
+    }
+
+    fn take(&mut self, index: u32) -> K {
+        let node = *self.slab.get(index);
+        let queue = if node.in_main { &mut self.main } else { &mut self.small };
+        queue.unlink(&mut self.slab, index);
+        self.slab.remove(index);
+        self.places.remove(&node.key);
+        node.key
+    }
+}

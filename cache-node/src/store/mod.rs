@@ -1,0 +1,266 @@
+//! The local chunk store: objects on this node's disk, their hot chunks in its memory.
+//!
+//! ```text
+//! DIR/store/LOCK                      one process at a time
+//! DIR/store/catalog/                  RocksDB: records, manifests, bodies up to 64 KiB
+//! DIR/store/bodies/<2 hex>/<16 hex>   larger bodies, one sparse file each
+//! ```
+//!
+//! | file | purpose |
+//! |---|---|
+//! | [`partial`] | an object being filled |
+//! | [`object`] | an object in a reader's hand |
+//! | [`shared`], [`room`] | commits, removals, evictions |
+//! | [`table`], [`eviction`] | what is stored, in RAM, and who leaves first |
+//! | [`catalog`], [`bodies`], [`body`] | what is on disk |
+//! | [`memory`] | what is in memory |
+//! | [`budget`] | the ledger of body bytes |
+//! | [`recover`] | opening after whatever happened |
+//!
+//! Invariants:
+//! - A chunk is readable only after it was verified, by the caller before it is written and here
+//!   whenever it comes from disk.
+//! - An object is found only once all its bytes are on disk (`fdatasync`, then the catalog). A kill
+//!   loses nothing finished; a power cut may lose the newest objects, whole; neither tears one.
+//! - Body bytes, whole or being filled or removed and still read, never pass the budget.
+//! - What was stored under a key is replaced in one step; its readers go on with what they have.
+//! - All disk work runs on the blocking pool; what is in memory is found without a wait.
+//! - An act once begun ends, even when the future that asked for it is dropped.
+//!
+//! It must not know: the index, peers, HTTP, freshness. Not here: leaving last copies of wanted
+//! objects until last, which the index would have to say.
+
+mod bodies;
+mod body;
+mod budget;
+mod catalog;
+mod error;
+pub mod eviction;
+mod memory;
+mod object;
+mod partial;
+mod recover;
+mod room;
+mod shared;
+mod table;
+mod written;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use shoal_proto::{Manifest, ObjectHead, ObjectId, ObjectKey};
+use tokio::sync::broadcast;
+
+pub use error::{Full, StoreError};
+pub use object::StoredObject;
+pub use partial::PartialObject;
+
+use memory::Described;
+use shared::Shared;
+
+use crate::clock;
+use crate::metrics::StoreMetrics;
+use crate::tasks;
+
+/// Most keys in one answer of [`Store::list`].
+pub const LIST_MAX: usize = 1024;
+/// One object is kept for so many bytes of budget, so that small ones fill no RAM.
+const BYTES_PER_OBJECT: u64 = 4096;
+/// Objects that are kept however small the budget is, and however large: about 1 GiB of RAM.
+const OBJECTS_MIN: usize = 4096;
+const OBJECTS_MAX: usize = 4 * 1024 * 1024;
+/// Times that a lookup begins again because the object changed meanwhile.
+const LOOKUPS_MAX: usize = 4;
+/// How long [`Store::close`] waits for space that is being freed.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where the store is and how much it may hold.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The node's data directory: the store makes its own folder `store` in it.
+    pub dir: PathBuf,
+    /// Most body bytes on disk. Manifests and headers come on top: about 1 KiB an object and
+    /// 128 bytes a MiB.
+    pub budget_bytes: u64,
+    /// Most bytes of chunks and manifests in the memory tier.
+    pub memory_bytes: u64,
+}
+
+/// How much is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Body bytes accounted for: stored, being filled, removed and still read.
+    pub bytes: u64,
+    /// The budget.
+    pub budget_bytes: u64,
+    /// Objects stored whole.
+    pub objects: usize,
+    /// Bytes charged to the memory tier.
+    pub memory_bytes: u64,
+}
+
+/// The local store.
+#[derive(Debug)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+impl Store {
+    /// Opens the store in its directory, which is made when there is none; removes what an earlier
+    /// process left unfinished, and the oldest objects when the budget is smaller now.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, or another process uses it.
+    pub async fn open(config: StoreConfig, metrics: StoreMetrics) -> Result<Arc<Self>, StoreError> {
+        let shared =
+            tasks::blocking("store-open", move || recover::open(&config, metrics)).await??;
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+
+    /// The object stored under `key`; counts as a use for eviction. Waits for the disk only when
+    /// the manifest is not in the memory tier. One that proves damaged is dropped, and is `None`.
+    pub async fn get(&self, key: &ObjectKey) -> Option<Arc<StoredObject>> {
+        for _ in 0..LOOKUPS_MAX {
+            let found = self.shared.find(key)?;
+            let cached = self.shared.disk.memory.manifest(found.body.id());
+            let described = match cached {
+                Some(described) => Some(described),
+                None => self.load(*key, &found).await?,
+            };
+            if let Some(described) = described {
+                let shared = Arc::clone(&self.shared);
+                return Some(StoredObject::new(shared, described, found.body, found.place));
+            }
+        }
+        None
+    }
+
+    /// Its manifest from the catalog: `Some(None)` to look again, `None` to give up.
+    async fn load(&self, key: ObjectKey, found: &table::Found) -> Option<Option<Arc<Described>>> {
+        let (shared, found) = (Arc::clone(&self.shared), found.clone());
+        let loaded = tasks::blocking("store-load", move || shared.load(&key, &found)).await;
+        match loaded.map_err(StoreError::from).flatten() {
+            Ok(described) => Some(described),
+            Err(error) => {
+                tracing::warn!(%key, %error, "a stored object could not be loaded");
+                None
+            }
+        }
+    }
+
+    /// The id of the object stored under `key`. Never waits, and counts as no use.
+    pub fn locate(&self, key: &ObjectKey) -> Option<ObjectId> {
+        lock(&self.shared.table).get(key).map(|entry| entry.object_id)
+    }
+
+    /// Begins to fill an object. A known length is reserved at once, evicting what must go for it;
+    /// an unknown one as it grows.
+    ///
+    /// # Errors
+    /// [`StoreError::NoRoom`] when it cannot fit, even with everything evicted that nobody holds;
+    /// [`StoreError::Invalid`] when the head is beyond the limits.
+    pub async fn begin(self: &Arc<Self>, head: ObjectHead) -> Result<PartialObject, StoreError> {
+        PartialObject::begin(&self.shared, head).await
+    }
+
+    /// Gives the stored object newer headers and freshness: the same object under a new manifest.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when that object is not, or no longer, stored under its key.
+    pub async fn refresh(&self, manifest: Manifest) -> Result<Arc<StoredObject>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let renew = move || {
+            let described = Described::new(manifest);
+            let found = shared.renew(&described)?;
+            Ok(StoredObject::new(shared, described, found.body, found.place))
+        };
+        tasks::blocking("store-refresh", renew).await?
+    }
+
+    /// Drops the object stored under `key`; false when there is none. Its readers go on.
+    ///
+    /// # Errors
+    /// When the disk refuses. It is not found any more all the same, while this process lives.
+    pub async fn remove(&self, key: &ObjectKey) -> Result<bool, StoreError> {
+        let (shared, key) = (Arc::clone(&self.shared), *key);
+        tasks::blocking("store-remove", move || shared.remove(&key, |_| true)).await?
+    }
+
+    /// How much is stored now.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            bytes: self.shared.budget.used(),
+            budget_bytes: self.shared.budget.limit(),
+            objects: lock(&self.shared.table).len(),
+            memory_bytes: self.shared.disk.memory.bytes(),
+        }
+    }
+
+    /// Keys after `after` and their objects, in key order: at most `limit`, at most [`LIST_MAX`].
+    pub fn list(&self, after: Option<ObjectKey>, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
+        lock(&self.shared.table).list(after, limit.min(LIST_MAX))
+    }
+
+    /// Objects that are not stored any more: evicted, removed, damaged, or replaced by another
+    /// version. Lossy: a listener that falls behind is told so, and compares with [`Store::list`].
+    /// The same object may have come back since: ask [`Store::locate`] before acting on it.
+    pub fn evictions(&self) -> broadcast::Receiver<(ObjectKey, ObjectId)> {
+        self.shared.losses.subscribe()
+    }
+
+    /// Brings everything to the disk and waits for space that is being freed. For a graceful stop;
+    /// without it nothing finished is lost either, short of a power cut.
+    pub async fn close(&self) {
+        let shared = Arc::clone(&self.shared);
+        let flushed = tasks::blocking("store-close", move || {
+            shared.disk.reclaim_waiting();
+            shared.disk.catalog.flush()
+        });
+        if let Err(error) = flushed.await.map_err(StoreError::from).flatten() {
+            tracing::warn!(%error, "the store was not flushed");
+        }
+        if !self.shared.disk.background.shutdown(CLOSE_DEADLINE).await {
+            tracing::warn!("space of dropped bodies is freed at the next start");
+        }
+    }
+}
+
+/// A body's number: names its file or its row in the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct FileId(u64);
+
+impl FileId {
+    /// A number never used before, with the odds of 64 random bits: a number of an earlier file
+    /// must not come back after a power cut that the catalog's deletion did not survive.
+    fn draw() -> std::io::Result<Self> {
+        clock::random_u64().map(Self)
+    }
+
+    /// Exactly what `Display` writes.
+    fn parse(name: &str) -> Option<Self> {
+        let id = u64::from_str_radix(name, 16).ok().map(Self)?;
+        (id.to_string() == name).then_some(id)
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Most objects within a budget.
+fn objects_max(budget_bytes: u64) -> usize {
+    let objects = usize::try_from(budget_bytes / BYTES_PER_OBJECT).unwrap_or(OBJECTS_MAX);
+    objects.clamp(OBJECTS_MIN, OBJECTS_MAX)
+}
+
+/// A lock whose holders do not panic half-way: what they left is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,101 @@
+//! A stored object in a reader's hand.
+//!
+//! Invariants: who holds one keeps reading it, whatever happens to it in the store; what comes
+//! from disk is checked against the manifest before anybody sees it, what fails the check is
+//! dropped from the store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use shoal_proto::{ChunkHash, Manifest, ManifestId, ObjectId};
+
+use super::body::Body;
+use super::catalog::Place;
+use super::error::{Fault, StoreError};
+use super::memory::Described;
+use super::shared::Shared;
+use crate::metrics::Tier;
+use crate::tasks;
+
+/// An object stored whole. While one lives, its space is not freed and it is not evicted.
+#[derive(Clone, Debug)]
+pub struct StoredObject {
+    shared: Arc<Shared>,
+    described: Arc<Described>,
+    body: Arc<Body>,
+    place: Place,
+}
+
+impl StoredObject {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        described: Arc<Described>,
+        body: Arc<Body>,
+        place: Place,
+    ) -> Arc<Self> {
+        Arc::new(Self { shared, described, body, place })
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.described.manifest
+    }
+
+    /// The object's id.
+    pub fn object_id(&self) -> ObjectId {
+        self.described.object_id
+    }
+
+    /// The manifest's id.
+    pub fn manifest_id(&self) -> ManifestId {
+        self.described.manifest_id
+    }
+
+    /// Where its first chunk would come from now: [`Tier::Memory`] or [`Tier::Disk`].
+    pub fn tier(&self) -> Tier {
+        let memory = &self.shared.disk.memory;
+        let empty = self.described.manifest.chunk_count() == 0;
+        if empty || memory.has_chunk(self.body.id(), 0) { Tier::Memory } else { Tier::Disk }
+    }
+
+    /// Chunk `index`, verified, and where it came from. From memory it comes without a wait.
+    ///
+    /// # Errors
+    /// [`StoreError::NoChunk`] when there is no such chunk; [`StoreError::Corrupt`] when its bytes
+    /// are damaged, and then the object is dropped: fetch it elsewhere.
+    pub async fn read_chunk(&self, index: u32) -> Result<(Bytes, Tier), StoreError> {
+        let manifest = &self.described.manifest;
+        let Some(hash) = manifest.hash(index) else {
+            return Err(StoreError::NoChunk { key: manifest.head().key, chunk: index });
+        };
+        if let Some(chunk) = self.shared.disk.memory.chunk(self.body.id(), index) {
+            return Ok((chunk, Tier::Memory));
+        }
+        let object = self.clone();
+        let read = move || object.read_from_disk(index, hash);
+        Ok((tasks::blocking("store-read", read).await??, Tier::Disk))
+    }
+
+    /// Tells two bodies apart.
+    #[cfg(test)]
+    pub(super) fn file_number(&self) -> super::FileId {
+        self.body.id()
+    }
+
+    fn read_from_disk(&self, index: u32, hash: ChunkHash) -> Result<Bytes, StoreError> {
+        let key = self.described.manifest.head().key;
+        let reason = match self.body.read(self.place, &self.described.manifest, index) {
+            Ok(chunk) if ChunkHash::of(&chunk) == hash => {
+                self.shared.disk.memory.put_chunk(self.body.id(), index, chunk.clone());
+                return Ok(chunk);
+            }
+            Ok(_) => "its bytes do not match their hash".to_owned(),
+            Err(Fault::Damaged(reason)) => reason,
+            Err(Fault::Failed(error)) => return Err(error),
+        };
+        self.shared.metrics.corrupt_chunks.inc();
+        tracing::warn!(%key, chunk = index, file = %self.body.id(), reason, "damaged on disk");
+        self.shared.drop_damaged(&key, self.body.id());
+        Err(StoreError::Corrupt { key, chunk: index, reason })
+    }
+}

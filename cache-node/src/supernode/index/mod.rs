@@ -1,0 +1,262 @@
+//! The index: the state machine that the super-nodes replicate. Members, object heads, holders and
+//! fences; nothing soft, nothing that is not in the log.
+//!
+//! Invariants: what a group of positions changes is written with the caller's own write batch, all
+//! or nothing, and is visible to readers only after [`Index::committed`]; equal commands leave equal
+//! bytes, however they were grouped. Must not know of Raft, of time or of anybody's leases.
+
+mod apply;
+mod fences;
+mod members;
+mod overlay;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use prost::Message;
+use rocksdb::{DB, WriteBatch};
+use shoal_proto::wire::v1;
+use shoal_proto::{NodeId, ObjectId, ObjectKey};
+use tokio::sync::watch;
+
+use self::apply::Group;
+use self::fences::FenceTable;
+use self::members::Members;
+use self::tables::Fenced;
+use crate::membership::Member;
+
+pub use self::members::Record;
+pub use self::tables::COLUMN_FAMILIES;
+
+/// A fault of the index; the replica must stop rather than go on with half a change.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// RocksDB failed.
+    #[error("index storage: {0}")]
+    Storage(#[from] rocksdb::Error),
+    /// The database was opened without a family of the index.
+    #[error("column family {name:?} is missing: open the database with COLUMN_FAMILIES")]
+    Family {
+        /// The family's name.
+        name: &'static str,
+    },
+    /// A record that cannot be read back.
+    #[error("column family {family:?} holds a record that cannot be read: rebuild this replica")]
+    Corrupt {
+        /// The family's name.
+        family: &'static str,
+    },
+}
+
+/// What a node has of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// All chunks.
+    Complete,
+    /// One bit a chunk, least significant first.
+    Bitmap(Vec<u8>),
+}
+
+/// What changed last, for those who wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// The position at which members last changed.
+    pub members_epoch: u64,
+    /// The newest fence's position.
+    pub fence_position: u64,
+}
+
+/// What is small enough to live in memory; cheap to clone, copied on write.
+#[derive(Clone, Default)]
+struct Tables {
+    members: Arc<Members>,
+    fences: Arc<FenceTable>,
+}
+
+struct Live {
+    tables: Tables,
+    list: Arc<[Member]>,
+}
+
+/// The replicated state, over RocksDB.
+pub struct Index {
+    db: Arc<DB>,
+    live: RwLock<Live>,
+    pending: Mutex<Option<Tables>>,
+    changes: watch::Sender<Changes>,
+}
+
+impl std::fmt::Debug for Index {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Index").field("changes", &*self.changes.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Index {
+    /// The index in `db`, which must have all of [`COLUMN_FAMILIES`].
+    ///
+    /// # Errors
+    /// When a family is missing or a record cannot be read.
+    pub fn open(db: Arc<DB>) -> Result<Self, IndexError> {
+        for name in COLUMN_FAMILIES {
+            overlay::family(&db, name)?;
+        }
+        let live = RwLock::new(Live { tables: Tables::default(), list: Arc::default() });
+        let (changes, _) = watch::channel(Changes::default());
+        let index = Self { db, live, pending: Mutex::default(), changes };
+        index.reload()?;
+        Ok(index)
+    }
+
+    /// Applies positions in order: stages their writes in `batch` and says what each command came
+    /// to. Later commands see earlier ones; nobody else sees anything before the caller has written
+    /// the batch and called [`Index::committed`]. A batch that is not written is forgotten by the
+    /// next call.
+    ///
+    /// # Errors
+    /// Only when RocksDB fails or holds what it should not: a command is never an error.
+    pub fn apply(
+        &self,
+        group: &[(u64, v1::CommandBatch)],
+        batch: &mut WriteBatch,
+    ) -> Result<Vec<Vec<v1::CommandReply>>, IndexError> {
+        let tables = self.read(|live| live.tables.clone());
+        let mut applying = Group::new(tables, &self.db, batch);
+        let replies = group
+            .iter()
+            .map(|(position, commands)| applying.position(*position, commands))
+            .collect::<Result<_, _>>()?;
+        let tables = applying.into_tables();
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(tables);
+        Ok(replies)
+    }
+
+    /// The last applied group's batch is written: readers see it from here on.
+    pub fn committed(&self) {
+        let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(tables) = pending {
+            self.publish(tables);
+        }
+    }
+
+    /// Reads everything anew, after the database's contents were replaced by a snapshot's.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn reload(&self) -> Result<(), IndexError> {
+        let mut members = Members::default();
+        for entry in overlay::scan(&self.db, tables::MEMBERS, &[])? {
+            let (key, value) = entry?;
+            let corrupt = || IndexError::Corrupt { family: tables::MEMBERS };
+            if tables::is_member_key(&key) {
+                let record = v1::MemberRecord::decode(&*value).map_err(|_| corrupt())?;
+                members.restore(record).map_err(|_| corrupt())?;
+            } else {
+                members.restore_forgotten(tables::forgotten_node(&key).ok_or_else(corrupt)?);
+            }
+        }
+        let mut fences = FenceTable::default();
+        for entry in overlay::scan(&self.db, tables::FENCES, &[])? {
+            let (key, value) = entry?;
+            let corrupt = || IndexError::Corrupt { family: tables::FENCES };
+            let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
+            let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
+            fences.restore(u64::from_be_bytes(position), fenced);
+        }
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.publish(Tables { members: Arc::new(members), fences: Arc::new(fences) });
+        Ok(())
+    }
+
+    fn publish(&self, tables: Tables) {
+        let changes = Changes {
+            members_epoch: tables.members.epoch(),
+            fence_position: tables.fences.position(),
+        };
+        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&live.tables.members, &tables.members) {
+            live.list = tables.members.list();
+        }
+        live.tables = tables;
+        drop(live);
+        self.changes.send_if_modified(|last| std::mem::replace(last, changes) != changes);
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Live) -> T) -> T {
+        read(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The key's current object; `None` when there is none or a purge covers it. Reads the disk.
+    ///
+    /// # Errors
+    /// When RocksDB fails or the record cannot be read.
+    pub fn head(&self, key: &ObjectKey) -> Result<Option<v1::IndexHead>, IndexError> {
+        let head = overlay::read_head(&self.db, key)?;
+        let fences = self.read(|live| live.tables.fences.clone());
+        Ok(head.filter(|head| !fences.covers(key, &head.site, head.fence_position)))
+    }
+
+    /// Who has what of an object, in the order of node ids, whether they are up or not. Reads the
+    /// disk.
+    ///
+    /// # Errors
+    /// When RocksDB fails or a record cannot be read.
+    pub fn holders(&self, object: &ObjectId) -> Result<Vec<(NodeId, Holding)>, IndexError> {
+        let corrupt = || IndexError::Corrupt { family: tables::HOLDERS };
+        overlay::scan(&self.db, tables::HOLDERS, object.as_bytes())?
+            .map(|entry| {
+                let (key, value) = entry?;
+                let node = tables::holder_node(&key).ok_or_else(corrupt)?;
+                let complete = value.is_empty();
+                let bitmap = || Holding::Bitmap(value.into_vec());
+                Ok((node, if complete { Holding::Complete } else { bitmap() }))
+            })
+            .collect()
+    }
+
+    /// All members in the order of their ids, and the position at which they last changed.
+    pub fn members(&self) -> (Arc<[Member]>, u64) {
+        self.read(|live| (live.list.clone(), live.tables.members.epoch()))
+    }
+
+    /// A member.
+    pub fn member(&self, id: NodeId) -> Option<Member> {
+        self.record(id).map(|record| record.member)
+    }
+
+    /// A member with its session.
+    pub fn record(&self, id: NodeId) -> Option<Record> {
+        self.read(|live| live.tables.members.get(id).cloned())
+    }
+
+    /// All members with their sessions, in the order of their ids.
+    pub fn records(&self) -> Vec<Record> {
+        self.read(|live| live.tables.members.records().cloned().collect())
+    }
+
+    /// Fences that came after `position`, oldest first; one without a matcher stands for those that
+    /// are no longer kept.
+    pub fn fences_after(&self, position: u64) -> Vec<v1::Fence> {
+        self.read(|live| live.tables.fences.after(position))
+    }
+
+    /// The newest fence's position; 0 when there never was one.
+    pub fn fence_position(&self) -> u64 {
+        self.read(|live| live.tables.fences.position())
+    }
+
+    /// Tells of changes in members and fences, once they are visible.
+    pub fn changed(&self) -> watch::Receiver<Changes> {
+        self.changes.subscribe()
+    }
+
+    /// About how many heads the index holds.
+    pub fn heads_estimate(&self) -> u64 {
+        let family = overlay::family(&self.db, tables::HEADS).ok();
+        let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
+        let estimate = family.map(|family| self.db.property_int_value_cf(family, property));
+        estimate.and_then(Result::ok).flatten().unwrap_or_default()
+    }
+}

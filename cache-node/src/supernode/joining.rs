@@ -1,0 +1,105 @@
+//! The way into the tier: seeds are asked who is there, then the leader to be taken in. On a restart,
+//! and whenever nobody is known to lead, addresses are asked for anew, and ours is told.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shoal_proto::limits::{RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
+use shoal_proto::wire::v1;
+use shoal_proto::wire::v1::index_client::IndexClient;
+use shoal_proto::{ErrorKind, RpcError};
+
+use super::checks;
+use super::tier::{Tier, ms};
+use crate::rpc::with_deadline;
+
+/// Between two rounds, at first and at most, in milliseconds.
+const PAUSE_MS_MIN: u64 = 250;
+const PAUSE_MS_MAX: u64 = 2_000;
+
+/// Sees to it, for as long as it is polled, that this super-node is a voter of a tier with a leader.
+pub(super) async fn run(tier: Arc<Tier>, seeds: Vec<String>) {
+    let mut raft = tier.raft.watch();
+    let mut pause_ms = PAUSE_MS_MIN;
+    loop {
+        let state = raft.borrow_and_update().clone();
+        let voter = state.voters.contains(&tier.me());
+        if voter && state.leader.is_some() {
+            pause_ms = PAUSE_MS_MIN;
+            if raft.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
+        let leaders = introduce(&tier, &seeds).await;
+        if !voter && let Err(error) = join(&tier, leaders).await {
+            tracing::info!(%error, "not taken into the tier yet");
+        }
+        tokio::time::sleep(ms(pause_ms)).await;
+        pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+    }
+}
+
+/// Asks every known address who is there; those who may lead, the likeliest first.
+async fn introduce(tier: &Tier, seeds: &[String]) -> Vec<v1::NodeInfo> {
+    let known = tier.super_nodes().into_iter().filter(|member| member.id != tier.me());
+    let mut addresses: BTreeSet<String> = known.map(|member| member.cluster_address).collect();
+    addresses.extend(seeds.iter().cloned());
+    addresses.remove(&tier.info.cluster_address);
+    let asked = addresses.iter().map(|address| whois(tier, address));
+    let mut candidates: Vec<(bool, v1::NodeInfo)> = Vec::new();
+    for (address, answer) in addresses.iter().zip(futures::future::join_all(asked).await) {
+        match answer {
+            Ok(reply) => {
+                let leader = reply.leader_node_id;
+                let all = reply.super_nodes.into_iter().chain(reply.node);
+                candidates.extend(all.map(|info| (info.node_id == leader, info)));
+            }
+            Err(error) => tracing::debug!(address, %error, "a super-node does not answer"),
+        }
+    }
+    candidates.retain(|(_, info)| info.node_id != tier.info.node_id);
+    candidates.sort_by_key(|(leads, info)| (!leads, info.node_id));
+    candidates.dedup_by_key(|(_, info)| info.node_id);
+    candidates.into_iter().map(|(_, info)| info).collect()
+}
+
+async fn whois(tier: &Tier, address: &str) -> Result<v1::WhoisReply, RpcError> {
+    let mut client = IndexClient::new(tier.channels.to(address, "")?);
+    let request = v1::WhoisRequest { node: Some(tier.info.clone()) };
+    let reply = with_deadline(ms(RPC_DEADLINE_MS), client.whois(request)).await?;
+    checks::cluster(&tier.cluster_id, &reply.cluster_id)?;
+    // Who answers is believed about itself; what it says of others only where nothing is known.
+    let itself = checks::member(reply.node.clone())?;
+    if itself.role() == v1::Role::Super && itself.node_id != tier.info.node_id {
+        tier.raft.learn_address(&itself);
+    }
+    Ok(reply)
+}
+
+/// Asks to be taken in, of one after the other until somebody does it.
+async fn join(tier: &Tier, candidates: Vec<v1::NodeInfo>) -> Result<(), RpcError> {
+    let mut last = RpcError::new(ErrorKind::Retry, "no super-node answers at the seed addresses");
+    for candidate in candidates {
+        match join_at(tier, &candidate.cluster_address).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind == ErrorKind::Redirect && !error.address.is_empty() => {
+                match join_at(tier, &error.address).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => last = error,
+                }
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn join_at(tier: &Tier, address: &str) -> Result<(), RpcError> {
+    let mut client = IndexClient::new(tier.channels.to(address, "")?);
+    let request =
+        v1::JoinRequest { cluster_id: tier.cluster_id.to_string(), node: Some(tier.info.clone()) };
+    with_deadline(ms(WRITE_DEADLINE_MS), client.join(request)).await?;
+    tracing::info!(address, "taken into the tier");
+    Ok(())
+}

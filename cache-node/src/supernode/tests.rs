@@ -1,0 +1,12 @@
+//! Super-nodes over real sockets with mutual TLS, asked by a real client.
+
+mod keys;
+mod purges;
+mod rig;
+mod sessions;
+mod tiers;
+
+use std::time::Duration;
+
+/// For anything that must happen.
+const PATIENCE: Duration = Duration::from_secs(30);

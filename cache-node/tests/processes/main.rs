@@ -1,0 +1,14 @@
+//! Real processes on free ports of the loopback: clusters by `shoal up`, nginx and the
+//! deterministic origin before them, bad input, crashes and restarts.
+//!
+//! Tests that start a cluster take turns, so that a machine with two cores is enough. They need the
+//! binaries of the whole workspace: `make test`, or `cargo build --workspace` first.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a failing test shows what the processes said")]
+
+mod common;
+mod nginx;
+mod origins;
+mod refusals;
+mod restarts;
