@@ -168,3 +168,40 @@ impl Stream for Upload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::{FutureExt, StreamExt};
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn body(parts: &'static [&'static str], length: Option<u64>) -> ClientBody {
+        let parts =
+            futures::stream::iter(parts).map(|part| Ok(Bytes::from_static(part.as_bytes())));
+        ClientBody::stream(Box::pin(parts), length)
+    }
+
+    fn outcome(body: ClientBody) -> Result<Bytes, BodyError> {
+        body.collect().now_or_never().unwrap().map(|whole| whole.to_bytes())
+    }
+
+    #[test]
+    fn a_body_is_as_long_as_announced_or_fails() {
+        for (length, whole) in [(Some(5), true), (None, true), (Some(4), false), (Some(6), false)] {
+            assert_eq!(outcome(body(&["hel", "lo"], length)).is_ok(), whole, "{length:?}");
+        }
+        assert!(outcome(body(&[], Some(1))).is_err());
+        assert_eq!(outcome(body(&[], Some(0))), Ok(Bytes::new()));
+    }
+
+    #[test]
+    fn what_is_handed_over_is_counted() {
+        let sent = IntCounter::new("sent", "sent").unwrap();
+        let mut started = body(&["hel", "lo"], Some(5)).counted(sent.clone());
+        started.frame().now_or_never().unwrap().unwrap().unwrap();
+        assert_eq!((sent.get(), started.is_end_stream()), (3, false));
+        started.frame().now_or_never().unwrap().unwrap().unwrap();
+        assert_eq!((sent.get(), started.is_end_stream()), (5, true));
+    }
+}

@@ -429,4 +429,6 @@ fn append_via(headers: &mut HeaderMap) {
 }
 
 #[cfg(test)]
+mod reuse_tests;
+#[cfg(test)]
 mod tests;

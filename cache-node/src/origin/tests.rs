@@ -12,18 +12,18 @@ use crate::policy::site::{SiteConfig, Sites};
 
 /// What an origin does after it has read a request and written its answer.
 #[derive(Clone, Copy, PartialEq)]
-enum Then {
+pub(super) enum Then {
     Keep,
     Close,
     Stall,
 }
 
-struct Rig {
-    client: OriginClient,
-    tasks: Tasks,
+pub(super) struct Rig {
+    pub(super) client: OriginClient,
+    pub(super) tasks: Tasks,
     address: String,
     /// Request heads that the origin has read, in order.
-    seen: Arc<Mutex<Vec<String>>>,
+    pub(super) seen: Arc<Mutex<Vec<String>>>,
     connections: Arc<AtomicUsize>,
 }
 
@@ -35,7 +35,7 @@ impl Drop for Rig {
 
 impl Rig {
     /// An origin that gives the nth request the nth answer, and the last one from then on.
-    async fn new(script: &'static [(&'static str, Then)]) -> Self {
+    pub(super) async fn new(script: &'static [(&'static str, Then)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rig = Self::at(listener.local_addr().unwrap().to_string());
         let (seen, connections) = (Arc::clone(&rig.seen), Arc::clone(&rig.connections));
@@ -49,22 +49,27 @@ impl Rig {
         rig
     }
 
-    fn at(address: String) -> Self {
+    pub(super) fn at(address: String) -> Self {
         let tasks = Tasks::new();
         let metrics = OriginMetrics::new(&Metrics::new().unwrap()).unwrap();
         let client = OriginClient::new(metrics, tasks.clone()).unwrap();
         Self { client, tasks, address, seen: Arc::default(), connections: Arc::default() }
     }
 
-    fn site(&self, more: &str) -> Arc<Site> {
+    pub(super) fn site(&self, more: &str) -> Arc<Site> {
         site(&format!("http://{}", self.address), more)
     }
 
-    async fn send(&self, method: &str, body: Option<RequestBody>) -> Sent {
+    pub(super) async fn send(&self, method: &str, body: Option<RequestBody>) -> Sent {
         self.send_to(&self.site(""), method, body).await
     }
 
-    async fn send_to(&self, site: &Site, method: &str, body: Option<RequestBody>) -> Sent {
+    pub(super) async fn send_to(
+        &self,
+        site: &Site,
+        method: &str,
+        body: Option<RequestBody>,
+    ) -> Sent {
         let request = OriginRequest {
             method: Method::from_bytes(method.as_bytes()).unwrap(),
             target: "/x".into(),
@@ -75,18 +80,18 @@ impl Rig {
         self.client.send(site, request).await
     }
 
-    fn seen(&self) -> Vec<String> {
+    pub(super) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 
-    fn connections(&self) -> usize {
+    pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 }
 
-type Sent = Result<OriginResponse, OriginError>;
+pub(super) type Sent = Result<OriginResponse, OriginError>;
 
-fn site(origin: &str, more: &str) -> Arc<Site> {
+pub(super) fn site(origin: &str, more: &str) -> Arc<Site> {
     let text = format!("name = \"a\"\nhosts = [\"*\"]\norigin = {origin:?}\n{more}");
     let config: SiteConfig = toml::from_str(&text).unwrap();
     Sites::new(vec![config]).unwrap().get("a").unwrap()
@@ -114,7 +119,7 @@ async fn converse(
 }
 
 /// A head, and the body that its Content-Length or chunks say.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(super) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut text = String::new();
     loop {
         let byte = stream.read_u8().await.ok()?;
@@ -136,7 +141,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-async fn collect(sent: Sent) -> Result<String, BodyError> {
+pub(super) async fn collect(sent: Sent) -> Result<String, BodyError> {
     let mut body = sent.unwrap().body;
     let mut text = String::new();
     while let Some(read) = body.next().await {
@@ -145,12 +150,12 @@ async fn collect(sent: Sent) -> Result<String, BodyError> {
     Ok(text)
 }
 
-fn upload(length: Option<u64>, parts: &'static [&'static str]) -> Option<RequestBody> {
+pub(super) fn upload(length: Option<u64>, parts: &'static [&'static str]) -> Option<RequestBody> {
     let parts = parts.iter().map(|part| Ok(bytes::Bytes::from_static(part.as_bytes())));
     Some(RequestBody { length, stream: Box::pin(futures::stream::iter(parts)) })
 }
 
-const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+pub(super) const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 #[tokio::test]
 async fn the_origin_sees_what_was_asked_and_no_more() {

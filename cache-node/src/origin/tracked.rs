@@ -23,6 +23,8 @@ use crate::clock;
 
 /// A handshake that took longer says more of its own delays than of the way, in milliseconds.
 const ROUND_TRIP_MS_MAX: u64 = 250;
+/// What this machine's own delays may have added to a handshake, in milliseconds.
+const NOISE_MS: u64 = 2;
 
 /// Facts of one connection.
 #[derive(Debug)]
@@ -58,7 +60,10 @@ impl Facts {
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = *self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         let (Some(asked), Some((end, at))) = (asked, ended) else { return false };
-        let limit = self.round_trip.min(Duration::from_millis(ROUND_TRIP_MS_MAX));
+        let limit = self
+            .round_trip
+            .min(Duration::from_millis(ROUND_TRIP_MS_MAX))
+            .saturating_sub(Duration::from_millis(NOISE_MS));
         end == End::Reset || at.saturating_duration_since(asked) < limit
     }
 
@@ -195,8 +200,9 @@ mod tests {
 
     #[test]
     fn an_end_sooner_than_a_round_trip_was_no_answer() {
-        assert!(died(End::Closed, 19, 20).lost_the_race());
-        assert!(!died(End::Closed, 20, 20).lost_the_race());
+        assert!(died(End::Closed, 17, 20).lost_the_race());
+        assert!(!died(End::Closed, 18, 20).lost_the_race());
+        assert!(!died(End::Closed, 0, 1).lost_the_race(), "too near to tell");
         assert!(!died(End::Closed, 260, 5_000).lost_the_race(), "a slow handshake proves little");
     }
 

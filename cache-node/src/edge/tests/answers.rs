@@ -170,6 +170,25 @@ async fn echo(request: Request<Incoming>) -> Response<OriginBody> {
 }
 
 #[tokio::test]
+async fn nothing_is_upgraded() {
+    let (rig, _) = Rig::new(|request: Request<Incoming>| async move {
+        let mut names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
+        names.sort_unstable();
+        Response::new(text(names.join(" ")))
+    })
+    .await;
+    for lines in [
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n",
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: x\r\n",
+    ] {
+        let answer = rig.get("/", lines).await;
+        assert_eq!(answer.status(), 200);
+        let end_to_end = answer.body().replace("sec-websocket-key ", "");
+        assert_eq!(end_to_end, "host via");
+    }
+}
+
+#[tokio::test]
 async fn other_methods_pass_with_their_bodies() {
     let (rig, log) = Rig::new(echo).await;
     for (method, framing, sent) in [

@@ -9,7 +9,6 @@ use tokio::sync::Semaphore;
 
 use super::rig::*;
 use crate::edge::EdgeConfig;
-use crate::tasks::Tasks;
 
 #[tokio::test]
 async fn a_connection_is_kept_and_pipelined() {
@@ -32,7 +31,7 @@ async fn a_connection_is_kept_and_pipelined() {
 #[tokio::test]
 async fn clients_that_never_finish_a_head_are_closed() {
     let config = EdgeConfig { head_ms: 150, ..EdgeConfig::default() };
-    let rig = Rig::before("127.0.0.1:1", config, Tasks::new()).await;
+    let rig = Rig::before("127.0.0.1:1", config).await;
     // Nothing; half of HTTP/2's preface; half a head; an idle connection.
     for sent in ["", "PRI * HT", "GET / HTTP/1.1\r\nHo", "GET / HTTP/1.1\r\nHost: b\r\n\r\n"] {
         let mut stream = rig.connect().await;
@@ -83,7 +82,7 @@ async fn a_client_that_takes_nothing_is_cut() {
 #[tokio::test]
 async fn more_connections_than_the_cap_wait() {
     let config = EdgeConfig { connections_max: 1, ..EdgeConfig::default() };
-    let rig = Rig::before("127.0.0.1:1", config, Tasks::new()).await;
+    let rig = Rig::before("127.0.0.1:1", config).await;
     let first = rig.connect().await;
     until(|| rig.edge.metrics.connections.get() == 1).await;
     let mut second = rig.connect().await;
@@ -98,19 +97,19 @@ async fn more_connections_than_the_cap_wait() {
 }
 
 /// An origin that answers when it is allowed to.
-async fn gated() -> (Rig, &'static Semaphore) {
+async fn gated() -> (Rig, Log, &'static Semaphore) {
     let gate: &'static Semaphore = Box::leak(Box::new(Semaphore::new(0)));
-    let (rig, _) = Rig::new(move |_| async move {
+    let (rig, log) = Rig::new(move |_| async move {
         gate.acquire().await.unwrap().forget();
         Response::new(text("at last"))
     })
     .await;
-    (rig, gate)
+    (rig, log, gate)
 }
 
 #[tokio::test]
 async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
-    let (rig, gate) = gated().await;
+    let (rig, log, gate) = gated().await;
     let mut idle = rig.connect().await;
     let mut busy = rig.connect().await;
     busy.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
@@ -118,8 +117,7 @@ async fn a_drain_finishes_what_is_in_flight_and_takes_nothing_new() {
     let request = Request::get("http://a.test/").body(text("")).unwrap();
     let multiplexed = client.send_request(request);
     until(|| rig.edge.metrics.connections.get() == 3).await;
-    // HTTP/2's request is under way once its connection was driven.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until(|| log.lock().unwrap().len() == 2).await;
 
     rig.tasks.stop();
     let mut rest = Vec::new();
@@ -142,7 +140,7 @@ async fn a_drain_has_an_end() {
     let config = EdgeConfig { drain_ms: 100, ..EdgeConfig::default() };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = listener.local_addr().unwrap().to_string();
-    let rig = Rig::before(&origin, config, Tasks::new()).await;
+    let rig = Rig::before(&origin, config).await;
     let mut stuck = rig.connect().await;
     let upload = b"POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 9\r\n\r\nhalf";
     stuck.write_all(upload).await.unwrap();

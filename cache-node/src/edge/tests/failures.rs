@@ -4,11 +4,10 @@ use http::{Request, Version};
 
 use super::rig::*;
 use crate::edge::EdgeConfig;
-use crate::tasks::Tasks;
 
 #[tokio::test]
 async fn an_origin_that_cannot_be_had_is_said_so() {
-    let unreachable = Rig::before("127.0.0.1:1", EdgeConfig::default(), Tasks::new()).await;
+    let unreachable = Rig::before("127.0.0.1:1", EdgeConfig::default()).await;
     let silent = Rig::raw("", false).await;
     let closing = Rig::raw("", true).await;
     let babbling = Rig::raw("nonsense\r\n\r\n", true).await;
