@@ -10,7 +10,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
 use super::exit::Failure;
 use super::{logging, print, signals};
-use crate::config::keys::{CONFIG_VARIABLE, KEYS, Key, VARIABLE_PREFIX};
+use crate::config::keys::{CONFIG_VARIABLE, KEYS, Key, VARIABLE_PREFIX as PREFIX};
 use crate::config::{Config, Setting, Settings, Source, Value};
 use crate::node;
 use crate::text::suggest::nearest;
@@ -140,12 +140,12 @@ fn stop(exit_with_parent: bool) -> io::Result<Stop> {
 /// its own for services called "shoal".
 fn misspelt_variables(names: impl Iterator<Item = OsString>) -> Vec<String> {
     let known: Vec<&str> = KEYS.iter().map(|key| key.variable).chain([CONFIG_VARIABLE]).collect();
-    let ours = names
-        .filter_map(|name| name.into_string().ok())
-        .filter(|name| name.starts_with(VARIABLE_PREFIX) && !known.contains(&name.as_str()));
-    let told = ours.filter_map(|name| {
-        let near = nearest(&name, known.iter().copied())?;
-        Some(format!("the variable {name} means nothing to Shoal; did you mean {near}?"))
+    let ends: Vec<&str> = known.iter().filter_map(|name| name.strip_prefix(PREFIX)).collect();
+    let told = names.filter_map(|name| {
+        let name = name.into_string().ok().filter(|name| !known.contains(&name.as_str()))?;
+        // Without what all have in common, which would make strangers look alike.
+        let near = nearest(name.strip_prefix(PREFIX)?, ends.iter().copied())?;
+        Some(format!("the variable {name} means nothing to Shoal; did you mean {PREFIX}{near}?"))
     });
     told.collect()
 }
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn misspelt_variables_are_told_and_foreign_ones_are_not() {
-        let names = ["SHOAL_EGDE_LISTEN", "SHOAL_NAME", "SHOAL_SERVICE_PORT", "HOME"];
+        let names = ["SHOAL_EGDE_LISTEN", "SHOAL_NAME", "SHOAL_SERVICE_PORT", "SHOAL_PORT"];
         let told = misspelt_variables(names.into_iter().map(OsString::from));
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].contains("SHOAL_EDGE_LISTEN?"), "{told:?}");

@@ -2,7 +2,7 @@
 //! started it.
 
 use std::future::Future;
-use std::io::{self, Read};
+use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -44,16 +44,8 @@ pub(super) fn parent_gone() -> io::Result<impl Future<Output = ()> + Send + 'sta
     // A thread, not a task: a read from standard input cannot be cancelled, and must not keep the
     // runtime from ending.
     tasks::thread("parent", move || {
-        let mut ignored = [0u8; 64];
-        let mut input = io::stdin().lock();
-        loop {
-            match input.read(&mut ignored) {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => break,
-            }
-        }
+        // What comes in does not matter, nor how it ends.
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         gone.cancel();
     })?;
     Ok(async move {

@@ -27,7 +27,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_NAME",
         value: "NAME",
         default: "",
-        help: "This member's name, as in its certificate",
+        help: "This member's name, as in its certificate: lower-case letters, digits, '-'",
     },
     Key {
         path: "node.role",
@@ -83,7 +83,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_SUPER_NODES",
         value: "HOST:PORT,..",
         default: "",
-        help: "Cluster addresses of super-nodes to find the cluster by",
+        help: "Cluster addresses of super-nodes to find the cluster by, at most 64",
     },
     Key {
         path: "cluster.bootstrap",
@@ -99,7 +99,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_SECRET_FILE",
         value: "FILE",
         default: "",
-        help: "The cluster's secret, 32 bytes in hexadecimal; keys are hashed under it",
+        help: "The cluster's secret, 32 bytes in hexadecimal, for nodes; keys are hashed under it",
     },
     Key {
         path: "cluster.tls.ca",
@@ -139,7 +139,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_COPIES",
         value: "COUNT",
         default: "2",
-        help: "Copies of an object that the cluster keeps",
+        help: "Copies of an object that the cluster keeps, 1 to 8",
     },
     Key {
         path: "edge.listen",
@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_CONNECTIONS_MAX",
         value: "COUNT",
         default: "8192",
-        help: "Most client connections at a time",
+        help: "Most client connections at a time, 1 to 1000000",
     },
     Key {
         path: "admin.listen",
@@ -179,7 +179,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_STORE_BUDGET",
         value: "SIZE",
         default: "10GiB",
-        help: "Most bytes of bodies on disk",
+        help: "Most bytes of bodies on disk, at least 16MiB",
     },
     Key {
         path: "store.memory",
@@ -187,7 +187,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_STORE_MEMORY",
         value: "SIZE",
         default: "256MiB",
-        help: "Most bytes of bodies in memory",
+        help: "Most bytes of bodies in memory, 1MiB to store.budget; unset, at most that",
     },
     Key {
         path: "log.format",
