@@ -1,5 +1,5 @@
 //! The way into the tier: seeds are asked who is there, then the leader to be taken in. On a restart,
-//! and whenever nobody is known to lead, addresses are asked for anew, and ours is told.
+//! and whenever what the tier commits does not arrive here, addresses are asked for anew, and ours is told.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,9 +24,12 @@ pub(super) async fn run(tier: Arc<Tier>, seeds: Vec<String>) {
     loop {
         let state = raft.borrow_and_update().clone();
         let voter = state.voters.contains(&tier.me());
-        if voter && state.leader.is_some() {
+        // A leader alone says little: after a restart it may be the one of an earlier life, while
+        // the tier looks for us at an address that we have left.
+        if voter && state.leader.is_some() && tier.in_touch() {
             pause_ms = PAUSE_MS_MIN;
-            if raft.changed().await.is_err() {
+            let changed = tokio::time::timeout(ms(PAUSE_MS_MAX), raft.changed());
+            if matches!(changed.await, Ok(Err(_))) {
                 return;
             }
             continue;
