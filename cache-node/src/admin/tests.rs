@@ -1,3 +1,5 @@
+//! The admin listener over real sockets.
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 

@@ -1,3 +1,5 @@
+//! Certificates, as both sides of a real connection see them.
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -202,7 +202,7 @@ pub const KEYS: &[Key] = &[
         flag: "log-level",
         variable: "SHOAL_LOG_LEVEL",
         value: "LEVEL",
-        default: "info",
+        default: "info,openraft=warn",
         help: "error, warn, info, debug or trace; or tracing directives",
     },
 ];

@@ -139,6 +139,7 @@ impl Job {
 
     /// Ends the flight without a response; what clients already read breaks off.
     pub(super) fn fail(&self, error: FetchError) {
+        self.flight.land();
         match &self.live {
             Some(live) => live.fail(error.to_string()),
             None => self.flight.set(Outcome::Failed(error)),
@@ -147,6 +148,7 @@ impl Job {
 
     /// What was received so far cannot be continued: its readers are cut off, and the flight ends.
     pub(super) fn broken(&self, reason: &str) -> Step {
+        self.flight.land();
         if let Some(live) = &self.live {
             live.fail(reason);
         }

@@ -186,7 +186,13 @@ fn describe(config: &Config, me: &v1::NodeInfo) -> StatusDocument {
 
 impl Running {
     fn set_ready(&self, ready: bool, reason: &str) {
-        self.ready.send_replace(Readiness { ready, reason: reason.to_owned() });
+        self.ready.send_if_modified(|now| {
+            let changed = now.ready != ready || now.reason != reason;
+            if changed {
+                *now = Readiness { ready, reason: reason.to_owned() };
+            }
+            changed
+        });
     }
 
     fn set_status(&self, status: impl Fn() -> StatusDocument + Send + Sync + 'static) {

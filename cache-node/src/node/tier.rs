@@ -10,13 +10,16 @@ use crate::admin::StatusDocument;
 use crate::config::Config;
 use crate::metrics::IndexMetrics;
 use crate::rpc::{self, Channels};
-use crate::supernode::{SuperConfig, SuperNode, Timing};
+use crate::supernode::{SuperConfig, SuperNode, SuperStatus, Timing};
 use crate::tasks::Tasks;
 
 /// For running calls to end at the stop.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
 /// For everything to end at the stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Between two looks at whether the super-node can do its work.
+const READY_EVERY: Duration = Duration::from_millis(100);
 
 /// Runs a super-node until `stop`.
 pub(super) async fn run(
@@ -55,15 +58,16 @@ pub(super) async fn run(
             document
         }
     });
-    let mut joined = view;
     tokio::pin!(stop);
     let ready = async {
-        // The sender lives as long as the super-node.
-        let _ = joined
-            .wait_for(|view| view.leader.is_some() && node.status().voter && node.status().in_touch)
-            .await;
-        running.set_ready(true, "ready");
-        tasks.stopped().await;
+        loop {
+            let (ready, reason) = readiness(&node.status());
+            running.set_ready(ready, reason);
+            tokio::select! {
+                () = tasks.stopped() => return,
+                () = tokio::time::sleep(READY_EVERY) => {}
+            }
+        }
     };
     let died = tokio::select! {
         () = &mut stop => false,
@@ -75,4 +79,18 @@ pub(super) async fn run(
         tracing::warn!("some tasks did not end in time");
     }
     if died { Err(NodeError::Died) } else { Ok(()) }
+}
+
+/// Whether a super-node can do its work, or why not.
+fn readiness(status: &SuperStatus) -> (bool, &'static str) {
+    if status.leader.is_none() {
+        return (false, "no leader is known");
+    }
+    if !status.voter {
+        return (false, "not taken into the tier yet");
+    }
+    if !status.in_touch {
+        return (false, "what the tier has committed lately is not known here");
+    }
+    (true, "ready")
 }

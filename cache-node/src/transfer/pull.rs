@@ -139,11 +139,12 @@ async fn take(
     live: &Live,
     (peers, holders): (&Peers, &HashMap<NodeId, &Member>),
 ) -> Result<Event, PullError> {
+    // What a dropped holder had on its way is of no interest any more.
+    let Some(holder) = session.holder(request) else { return Ok(Event::Bad { request }) };
     let hash = ChunkHash::of(&data);
     if manifest.hash(index) != Some(hash) {
         peers.metrics().bad_chunks.inc();
-        let holder = session.holder(request).and_then(|id| holders.get(&id));
-        let name = holder.map_or("a dropped holder", |member| member.name.as_str());
+        let name = holders.get(&holder).map_or("", |member| member.name.as_str());
         tracing::warn!(holder = name, index, "a chunk does not match its hash, holder dropped");
         return Ok(Event::Bad { request });
     }

@@ -115,7 +115,7 @@ async fn a_filler_that_is_gone_is_replaced_by_who_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_live_holders_count() {
+async fn holders_out_of_touch_are_a_last_resort() {
     let rig = Rig::new();
     let tier = rig.single().await;
     let mut a = rig.member("a", 11, &tier).await;
@@ -138,10 +138,13 @@ async fn only_live_holders_count() {
     let located = v1::LocateRequest { object_id: vec![9; 32].into() };
     assert_eq!(c.client.locate(located).await.unwrap().into_inner().holders.len(), 2);
 
-    // The publisher's session breaks: it is not offered meanwhile, and half an object is none.
+    // The publisher's session breaks: half an object is none, so it is named as a last resort, and
+    // once it has been asked in vain there is nobody left.
     a.die().await;
     eventually("a's broken session", || tier.node.status().sessions == 2).await;
-    let lease = fill(c.acquire(key(1), |_| {}).await);
+    let found = have(c.acquire(key(1), |_| {}).await);
+    assert!(found.holders.iter().any(|holder| holder.complete));
+    let lease = fill(c.acquire(key(1), |ask| ask.failed_holders = vec![11]).await);
     assert_eq!(lease.head, None);
 
     // The last holders give it up: the head goes too.

@@ -35,12 +35,12 @@ async fn members_are_welcomed_and_told_of_one_another() {
     a.sees("b", |view| is_up(view, 12)).await;
     assert_eq!(tier.node.status().sessions, 2);
 
-    // b's process dies; its lease runs out, not before.
+    // b's process dies; its lease runs out, not before (give or take a busy machine's pauses).
     let died = clock::monotonic();
     b.die().await;
     a.sees("b's end", |view| is_down(view, 12)).await;
     let lease = Duration::from_millis(TIMING.lease_ms());
-    assert!(clock::since(died) + Duration::from_millis(TIMING.heartbeat_ms.into()) * 2 > lease);
+    assert!(clock::since(died) * 2 > lease);
 
     // Back again: the same member, a new session. What it holds is still known.
     let b = rig.member("b", 12, &tier).await;

@@ -1,3 +1,5 @@
+//! How the end of a child process is told.
+
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 

@@ -1,3 +1,5 @@
+//! The data directory of a local cluster, made and met again.
+
 use super::super::UpOptions;
 use super::*;
 use crate::config::{Config, Settings};

@@ -1,3 +1,5 @@
+//! What `shoal up` is asked for, and what it refuses.
+
 use std::collections::BTreeSet;
 
 use super::*;
