@@ -1,7 +1,10 @@
 //! Views of the cluster: the index's members joined with what Raft says of votes and leaders.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use shoal_proto::NodeId;
 
 use super::raft::TierState;
 use super::tier::Tier;
@@ -30,8 +33,11 @@ pub(super) fn build(members: &[Member], members_epoch: u64, tier: &TierState) ->
 pub(super) async fn run(tier: Arc<Tier>) {
     let mut index = tier.index.changed();
     let mut raft = tier.raft.watch();
+    let mut learned = HashMap::new();
     loop {
-        refresh(&tier);
+        if refresh(&tier) {
+            learn(&tier, &mut learned);
+        }
         let changed = tokio::select! {
             changed = index.changed() => changed.is_ok(),
             changed = raft.changed() => changed.is_ok(),
@@ -44,27 +50,30 @@ pub(super) async fn run(tier: Arc<Tier>) {
     }
 }
 
-fn refresh(tier: &Tier) {
+fn refresh(tier: &Tier) -> bool {
     let view = tier.build_view();
-    let changed = tier.view.send_if_modified(|current| {
+    tier.view.send_if_modified(|current| {
         let same = (&current.members, current.leader, current.term)
             == (&view.members, view.leader, view.term);
         if !same {
             *current = view;
         }
         !same
-    });
-    if changed {
-        for member in tier.super_nodes() {
-            tier.raft.learn_address(&(&member).into());
+    })
+}
+
+/// Only what the index says anew: what a super-node told us itself since then is newer.
+fn learn(tier: &Tier, learned: &mut HashMap<NodeId, String>) {
+    for member in tier.super_nodes().iter().filter(|member| member.id != tier.me()) {
+        let address = member.cluster_address.clone();
+        if learned.insert(member.id, address).as_ref() != Some(&member.cluster_address) {
+            tier.raft.learn_address(&member.into());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use shoal_proto::NodeId;
-
     use super::*;
 
     fn member(id: u64, role: Role) -> Member {
