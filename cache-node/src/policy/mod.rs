@@ -16,7 +16,6 @@
 //! | [`serve`] | what a stored response may be used for |
 //! | [`conditional`] | preconditions, validators, updates by `304` |
 //! | [`range`] | byte ranges |
-//! | [`resume`] | going on with a body that broke off |
 //! | [`resume`] | going on with an object whose fetching broke off |
 //! | [`invalidate`] | what an unsafe request invalidates |
 //!
