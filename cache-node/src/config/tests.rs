@@ -1,3 +1,5 @@
+//! Configuration: what is read, what wins, what is refused and how that is said.
+
 use std::fs;
 
 use super::*;
