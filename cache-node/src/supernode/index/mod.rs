@@ -3,7 +3,9 @@
 //!
 //! Invariants: what a group of positions changes is written with the caller's own write batch, all
 //! or nothing, and is visible to readers only after [`Index::committed`]; equal commands leave equal
-//! bytes, however they were grouped. Must not know of Raft, of time or of anybody's leases.
+//! bytes, however they were grouped. A reader sees one database with its own tables, also while
+//! [`Index::replace`] puts another in its place. Must not know of Raft, of time or of anybody's
+//! leases.
 
 mod apply;
 mod fences;
@@ -75,14 +77,15 @@ struct Tables {
     fences: Arc<FenceTable>,
 }
 
+/// What readers see: always of one state.
 struct Live {
+    db: Arc<DB>,
     tables: Tables,
     list: Arc<[Member]>,
 }
 
 /// The replicated state, over RocksDB.
 pub struct Index {
-    db: Arc<DB>,
     live: RwLock<Live>,
     pending: Mutex<Option<Tables>>,
     changes: watch::Sender<Changes>,
@@ -100,14 +103,11 @@ impl Index {
     /// # Errors
     /// When a family is missing or a record cannot be read.
     pub fn open(db: Arc<DB>) -> Result<Self, IndexError> {
-        for name in COLUMN_FAMILIES {
-            overlay::family(&db, name)?;
-        }
-        let live = RwLock::new(Live { tables: Tables::default(), list: Arc::default() });
-        let (changes, _) = watch::channel(Changes::default());
-        let index = Self { db, live, pending: Mutex::default(), changes };
-        index.reload()?;
-        Ok(index)
+        let tables = load(&db)?;
+        let list = tables.members.list();
+        let (changes, _) = watch::channel(changes_of(&tables));
+        let live = RwLock::new(Live { db, tables, list });
+        Ok(Self { live, pending: Mutex::default(), changes })
     }
 
     /// Applies positions in order: stages their writes in `batch` and says what each command came
@@ -122,8 +122,8 @@ impl Index {
         group: &[(u64, v1::CommandBatch)],
         batch: &mut WriteBatch,
     ) -> Result<Vec<Vec<v1::CommandReply>>, IndexError> {
-        let tables = self.read(|live| live.tables.clone());
-        let mut applying = Group::new(tables, &self.db, batch);
+        let (db, tables) = self.read(|live| (Arc::clone(&live.db), live.tables.clone()));
+        let mut applying = Group::new(tables, &db, batch);
         let replies = group
             .iter()
             .map(|(position, commands)| applying.position(*position, commands))
@@ -137,50 +137,39 @@ impl Index {
     pub fn committed(&self) {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(tables) = pending {
-            self.publish(tables);
+            self.publish(tables, None);
         }
     }
 
-    /// Reads everything anew, after the database's contents were replaced by a snapshot's.
+    /// Puts another state in the place of this one: its database and its tables in one step. What
+    /// was applied and not yet written is forgotten. The database that was there is closed when its
+    /// last reader is done.
     ///
     /// # Errors
-    /// When a record cannot be read.
-    pub fn reload(&self) -> Result<(), IndexError> {
-        let mut members = Members::default();
-        for entry in overlay::scan(&self.db, tables::MEMBERS, &[])? {
-            let (key, value) = entry?;
-            let corrupt = || IndexError::Corrupt { family: tables::MEMBERS };
-            if tables::is_member_key(&key) {
-                let record = v1::MemberRecord::decode(&*value).map_err(|_| corrupt())?;
-                members.restore(record).map_err(|_| corrupt())?;
-            } else {
-                members.restore_forgotten(tables::forgotten_node(&key).ok_or_else(corrupt)?);
-            }
-        }
-        let mut fences = FenceTable::default();
-        for entry in overlay::scan(&self.db, tables::FENCES, &[])? {
-            let (key, value) = entry?;
-            let corrupt = || IndexError::Corrupt { family: tables::FENCES };
-            let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
-            let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
-            fences.restore(u64::from_be_bytes(position), fenced);
-        }
+    /// When a family of `db` is missing or a record cannot be read; then nothing has changed.
+    pub fn replace(&self, db: Arc<DB>) -> Result<(), IndexError> {
+        let tables = load(&db)?;
         *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.publish(Tables { members: Arc::new(members), fences: Arc::new(fences) });
+        self.publish(tables, Some(db));
         Ok(())
     }
 
-    fn publish(&self, tables: Tables) {
-        let changes = Changes {
-            members_epoch: tables.members.epoch(),
-            fence_position: tables.fences.position(),
-        };
+    /// The database that readers see now.
+    pub(super) fn db(&self) -> Arc<DB> {
+        self.read(|live| Arc::clone(&live.db))
+    }
+
+    fn publish(&self, tables: Tables, db: Option<Arc<DB>>) {
+        let changes = changes_of(&tables);
         let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&live.tables.members, &tables.members) {
             live.list = tables.members.list();
         }
         live.tables = tables;
+        // Closing a database takes time: not under the lock.
+        let replaced = db.map(|db| std::mem::replace(&mut live.db, db));
         drop(live);
+        drop(replaced);
         self.changes.send_if_modified(|last| std::mem::replace(last, changes) != changes);
     }
 
@@ -193,8 +182,8 @@ impl Index {
     /// # Errors
     /// When RocksDB fails or the record cannot be read.
     pub fn head(&self, key: &ObjectKey) -> Result<Option<v1::IndexHead>, IndexError> {
-        let head = overlay::read_head(&self.db, key)?;
-        let fences = self.read(|live| live.tables.fences.clone());
+        let (db, fences) = self.read(|live| (live.db.clone(), live.tables.fences.clone()));
+        let head = overlay::read_head(&db, key)?;
         Ok(head.filter(|head| !fences.covers(key, &head.site, head.fence_position)))
     }
 
@@ -205,7 +194,7 @@ impl Index {
     /// When RocksDB fails or a record cannot be read.
     pub fn holders(&self, object: &ObjectId) -> Result<Vec<(NodeId, Holding)>, IndexError> {
         let corrupt = || IndexError::Corrupt { family: tables::HOLDERS };
-        overlay::scan(&self.db, tables::HOLDERS, object.as_bytes())?
+        overlay::scan(&self.db(), tables::HOLDERS, object.as_bytes())?
             .map(|entry| {
                 let (key, value) = entry?;
                 let node = tables::holder_node(&key).ok_or_else(corrupt)?;
@@ -254,9 +243,41 @@ impl Index {
 
     /// About how many heads the index holds.
     pub fn heads_estimate(&self) -> u64 {
-        let family = overlay::family(&self.db, tables::HEADS).ok();
+        let db = self.db();
+        let family = overlay::family(&db, tables::HEADS).ok();
         let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
-        let estimate = family.map(|family| self.db.property_int_value_cf(family, property));
+        let estimate = family.map(|family| db.property_int_value_cf(family, property));
         estimate.and_then(Result::ok).flatten().unwrap_or_default()
     }
+}
+
+fn changes_of(tables: &Tables) -> Changes {
+    Changes { members_epoch: tables.members.epoch(), fence_position: tables.fences.position() }
+}
+
+/// Reads from `db` what lives in memory.
+fn load(db: &DB) -> Result<Tables, IndexError> {
+    for name in COLUMN_FAMILIES {
+        overlay::family(db, name)?;
+    }
+    let mut members = Members::default();
+    for entry in overlay::scan(db, tables::MEMBERS, &[])? {
+        let (key, value) = entry?;
+        let corrupt = || IndexError::Corrupt { family: tables::MEMBERS };
+        if tables::is_member_key(&key) {
+            let record = v1::MemberRecord::decode(&*value).map_err(|_| corrupt())?;
+            members.restore(record).map_err(|_| corrupt())?;
+        } else {
+            members.restore_forgotten(tables::forgotten_node(&key).ok_or_else(corrupt)?);
+        }
+    }
+    let mut fences = FenceTable::default();
+    for entry in overlay::scan(db, tables::FENCES, &[])? {
+        let (key, value) = entry?;
+        let corrupt = || IndexError::Corrupt { family: tables::FENCES };
+        let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
+        let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
+        fences.restore(u64::from_be_bytes(position), fenced);
+    }
+    Ok(Tables { members: Arc::new(members), fences: Arc::new(fences) })
 }

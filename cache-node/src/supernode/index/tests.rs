@@ -19,7 +19,7 @@ fn open(dir: &Path) -> Index {
 fn run(index: &Index, group: &[(u64, v1::CommandBatch)]) -> Vec<Vec<v1::CommandReply>> {
     let mut batch = WriteBatch::default();
     let replies = index.apply(group, &mut batch).unwrap();
-    index.db.write(batch).unwrap();
+    index.db().write(batch).unwrap();
     index.committed();
     replies
 }
@@ -99,7 +99,7 @@ fn nothing_is_visible_before_it_is_committed() {
     index.apply(&[at(1, [join(5), fence_key(2)])], &mut batch).unwrap();
     assert_eq!((index.members().1, index.fence_position()), (0, 0));
     assert!(!changed.has_changed().unwrap());
-    index.db.write(batch).unwrap();
+    index.db().write(batch).unwrap();
     index.committed();
     assert!(changed.has_changed().unwrap());
     let seen = *changed.borrow_and_update();
@@ -196,11 +196,31 @@ fn the_index_is_the_same_after_a_restart() {
     assert_eq!(index.fence_position(), 7);
 }
 
+#[test]
+fn another_state_takes_the_place_of_this_one_in_one_step() {
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (index, other) = (open(here.path()), open(there.path()));
+    run(&index, &[at(1, [join(5), fence_key(1), head(2, 2, 1, 5)])]);
+    run(&other, &[at(9, [join(6), join(7), head(1, 1, 9, 6)])]);
+    let mut changed = index.changed();
+    let old = Arc::downgrade(&index.db());
+
+    index.replace(other.db()).unwrap();
+    assert_eq!((index.records(), index.fences_after(0)), (other.records(), other.fences_after(0)));
+    assert_eq!(contents(&index), contents(&other));
+    assert!(changed.has_changed().unwrap());
+    assert_eq!(changed.borrow_and_update().members_epoch, 9);
+    assert!(old.upgrade().is_none(), "nobody has the old database open any more");
+    // It goes on from there.
+    run(&index, &[at(10, [fence_key(1)])]);
+    assert_eq!(index.head(&key(1)).unwrap(), None);
+}
+
 fn contents(index: &Index) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
-    let mut all = Vec::new();
+    let (mut all, db) = (Vec::new(), index.db());
     for name in COLUMN_FAMILIES {
-        let family = index.db.cf_handle(name).unwrap();
-        for entry in index.db.iterator_cf(family, IteratorMode::Start) {
+        let family = db.cf_handle(name).unwrap();
+        for entry in db.iterator_cf(family, IteratorMode::Start) {
             let (key, value) = entry.unwrap();
             all.push((name, key.into_vec(), value.into_vec()));
         }
@@ -257,7 +277,7 @@ proptest! {
         prop_assert_eq!(one_replies, other_replies);
         prop_assert_eq!(contents(&one), contents(&other));
         let before = (one.records(), one.fences_after(0));
-        one.reload().unwrap();
+        one.replace(one.db()).unwrap();
         prop_assert_eq!((one.records(), one.fences_after(0)), before);
     }
 }

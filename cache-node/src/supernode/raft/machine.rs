@@ -129,7 +129,7 @@ impl State {
         std::fs::rename(&file.path, &path)?;
         disk::sync_directory(&self.directory)?;
         replace(&self.db, &self.directory, file)?;
-        self.index.reload().map_err(other)
+        self.index.replace(Arc::clone(&self.db)).map_err(other)
     }
 
     fn current(&self) -> io::Result<Option<SnapshotOf>> {
