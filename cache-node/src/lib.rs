@@ -13,6 +13,7 @@ pub mod directory;
 pub mod edge;
 pub mod fetch;
 pub mod files;
+mod home;
 pub mod identity;
 pub mod membership;
 pub mod metrics;

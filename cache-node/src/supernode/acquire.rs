@@ -9,10 +9,10 @@ use shoal_proto::wire::v1::{self, acquire_reply};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError, wire};
 
 use super::holders::{self, LiveHolder};
-use super::home::{Answer, Ask, Filler, Grant, Lease};
 use super::index::Holding;
 use super::tier::{Probe, Tier, bug, ms};
 use crate::clock;
+use crate::home::{Answer, Ask, Filler, Grant, Lease};
 use crate::membership::Member;
 use crate::rpc::with_deadline;
 

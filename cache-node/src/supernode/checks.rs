@@ -11,7 +11,7 @@ use shoal_proto::{
     ClusterId, ErrorKind, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, RpcError,
 };
 
-use super::home::Ask;
+use crate::home::Ask;
 
 /// A command of holder changes is cut at this size, in bytes.
 const HOLDERS_COMMAND_BYTES: usize = 48 * 1024;

@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `raft` | consensus: one log, applied by each super-node to its index |
 //! | `index` | the replicated state machine |
-//! | `home` | PURE: fill leases of the keys whose home this super-node is |
 //! | `ledger` | PURE: sessions, what their members acknowledged, until when they trust |
 //! | `sweep` | PURE: super-nodes that fell silent |
 //! | `holders` | PURE: which holders to name to whom |
@@ -27,7 +26,6 @@ mod acquire;
 mod batch;
 mod checks;
 mod holders;
-mod home;
 pub mod index;
 mod joining;
 mod ledger;
@@ -57,12 +55,12 @@ use shoal_proto::{ClusterId, NodeId};
 use tokio::sync::watch;
 
 use self::batch::Batcher;
-use self::home::Home;
 use self::ledger::Ledger;
 use self::raft::{Raft, RaftConfig, RaftError, RaftService};
 use self::session::Sessions;
 use self::tier::{Tier, bug, ms};
 use crate::clock;
+use crate::home::Home;
 use crate::membership::ClusterView;
 use crate::metrics::IndexMetrics;
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};

@@ -14,7 +14,6 @@ use tokio::sync::watch;
 use tonic::Request;
 
 use super::batch::{Batcher, Outcome};
-use super::home::Home;
 use super::index::Index;
 use super::purge::Absences;
 use super::raft::Raft;
@@ -22,6 +21,7 @@ use super::session::Sessions;
 use super::timing::Timing;
 use super::view;
 use crate::clock;
+use crate::home::Home;
 use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::IndexMetrics;
 use crate::rpc::{self, Channels};

@@ -1,5 +1,5 @@
-//! PURE. The fill leases of the keys whose home this super-node is: soft state, never in the log.
-//! Losing it costs at most one second fill a key.
+//! PURE. The fill leases of the keys whose home this member is, a super-node or, while none
+//! answers, a node: soft state, never in the log. Losing it costs at most one second fill a key.
 //!
 //! Invariants: at any time at most one live lease a key; a lease ends by its holder's publish or
 //! release, by time, or when its holder was suspected and found gone, and by nothing else; the table
@@ -21,29 +21,29 @@ const PASS_MS_MAX: u64 = 120_000;
 
 /// What a node asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ask {
-    pub(super) key: ObjectKey,
-    pub(super) node: NodeId,
+pub(crate) struct Ask {
+    pub(crate) key: ObjectKey,
+    pub(crate) node: NodeId,
     /// The manifest that it has and found stale.
-    pub(super) stale: Option<ManifestId>,
+    pub(crate) stale: Option<ManifestId>,
     /// The filler that it could not reach, and that filler's lease.
-    pub(super) suspect: Option<(NodeId, LeaseId)>,
+    pub(crate) suspect: Option<(NodeId, LeaseId)>,
     /// Holders that could not give it the object.
-    pub(super) failed: Vec<NodeId>,
+    pub(crate) failed: Vec<NodeId>,
 }
 
 /// A right to fill that can be given now, should nobody have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grant {
+pub(crate) struct Grant {
     /// An id never used before.
-    pub(super) id: LeaseId,
+    pub(crate) id: LeaseId,
     /// The newest fence that this home knows.
-    pub(super) fence_position: u64,
+    pub(crate) fence_position: u64,
 }
 
 /// How a filler is doing, as far as the asker's home knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Filler {
+pub(crate) enum Filler {
     Up,
     /// Its session lease has run out, or it did not answer a probe.
     Gone,
@@ -53,18 +53,18 @@ pub(super) enum Filler {
 
 /// A fill lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lease {
-    pub(super) id: LeaseId,
-    pub(super) node: NodeId,
+pub(crate) struct Lease {
+    pub(crate) id: LeaseId,
+    pub(crate) node: NodeId,
     /// Fences after it hold against the fill; `None` for a lease that another home gave.
-    pub(super) fence_position: Option<u64>,
+    pub(crate) fence_position: Option<u64>,
     until_ms: u64,
     publishing: bool,
 }
 
 /// What the asker is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The index has it.
     Have,
     /// Somebody fetches it.
@@ -79,7 +79,7 @@ pub(super) enum Answer {
 
 /// One home's leases. Times are monotonic milliseconds.
 #[derive(Debug)]
-pub(super) struct Home {
+pub(crate) struct Home {
     lease_ms: u64,
     leases: HashMap<ObjectKey, Lease>,
     passes: HashMap<ObjectKey, u64>,
@@ -87,18 +87,18 @@ pub(super) struct Home {
 
 impl Home {
     /// No leases yet; each will live `lease_ms` without renewal.
-    pub(super) fn new(lease_ms: u64) -> Self {
+    pub(crate) fn new(lease_ms: u64) -> Self {
         Self { lease_ms, leases: HashMap::new(), passes: HashMap::new() }
     }
 
     /// How many leases there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.leases.len()
     }
 
     /// A node wants a key. `have` says that the index has a fresh object of use to it, with live
     /// holders; `filler` tells how a lease's holder is doing.
-    pub(super) fn acquire(
+    pub(crate) fn acquire(
         &mut self,
         now_ms: u64,
         ask: &Ask,
@@ -141,7 +141,7 @@ impl Home {
 
     /// A filler tells of a lease that the key's other home gave, or renews one. False when somebody
     /// else's lease stands here.
-    pub(super) fn shadow(
+    pub(crate) fn shadow(
         &mut self,
         now_ms: u64,
         key: ObjectKey,
@@ -165,7 +165,7 @@ impl Home {
     }
 
     /// A filler renews a lease. False when it is unknown here or somebody else's.
-    pub(super) fn renew(
+    pub(crate) fn renew(
         &mut self,
         now_ms: u64,
         key: &ObjectKey,
@@ -182,7 +182,7 @@ impl Home {
     }
 
     /// A filler gives its lease back; for `pass_ms` nobody is to wait for another's fill.
-    pub(super) fn release(
+    pub(crate) fn release(
         &mut self,
         now_ms: u64,
         (key, id): (ObjectKey, LeaseId),
@@ -199,7 +199,7 @@ impl Home {
     }
 
     /// A lease has ended, here or at the key's other home. Whether it stood here.
-    pub(super) fn end(&mut self, key: &ObjectKey, id: LeaseId, node: NodeId) -> bool {
+    pub(crate) fn end(&mut self, key: &ObjectKey, id: LeaseId, node: NodeId) -> bool {
         let ends = self.leases.get(key).is_some_and(|lease| (lease.id, lease.node) == (id, node));
         if ends {
             self.leases.remove(key);
@@ -209,7 +209,7 @@ impl Home {
 
     /// A filler's publish is being agreed on, for at most `deadline_ms`: its lease does not expire
     /// meanwhile, and its silence is not held against it.
-    pub(super) fn publish_begun(
+    pub(crate) fn publish_begun(
         &mut self,
         now_ms: u64,
         (key, id): (ObjectKey, LeaseId),
@@ -225,7 +225,7 @@ impl Home {
     }
 
     /// A publish has ended. Without success the lease lives on as after a renewal.
-    pub(super) fn publish_ended(
+    pub(crate) fn publish_ended(
         &mut self,
         now_ms: u64,
         (key, id): (ObjectKey, LeaseId),
@@ -244,7 +244,7 @@ impl Home {
     }
 
     /// Drops what has run out. Nothing depends on it but memory.
-    pub(super) fn sweep(&mut self, now_ms: u64) {
+    pub(crate) fn sweep(&mut self, now_ms: u64) {
         self.leases.retain(|_, lease| now_ms < lease.until_ms);
         self.passes.retain(|_, until| now_ms < *until);
     }
