@@ -5,8 +5,8 @@
 //! Names follow the Prometheus conventions: `shoal_` prefix, base units, `_total` for counters.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Where the bytes of a response came from.
@@ -97,6 +97,17 @@ impl Metrics {
         let gauge = IntGauge::new(name, help)?;
         self.registry.register(Box::new(gauge.clone()))?;
         Ok(gauge)
+    }
+
+    fn gauges(
+        &self,
+        name: &str,
+        help: &str,
+        label: &str,
+    ) -> Result<IntGaugeVec, prometheus::Error> {
+        let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+        self.registry.register(Box::new(gauges.clone()))?;
+        Ok(gauges)
     }
 
     fn counters(
@@ -344,6 +355,42 @@ impl DirectoryMetrics {
     }
 }
 
+/// Metrics of a member's mode.
+#[derive(Clone, Debug)]
+pub struct ModeMetrics {
+    modes: IntGaugeVec,
+    changes: IntCounter,
+}
+
+impl ModeMetrics {
+    /// Registers the mode's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            modes: m.gauges(
+                "shoal_mode",
+                "1 for the mode that the member is in (pure, hybrid, super-node), 0 for the others.",
+                "mode",
+            )?,
+            changes: m.counter("shoal_mode_changes_total", "Changes of mode.")?,
+        })
+    }
+
+    /// Shows which of `modes` it is.
+    pub fn show(&self, modes: impl IntoIterator<Item = (&'static str, bool)>) {
+        for (name, is) in modes {
+            self.modes.with_label_values(&[name]).set(i64::from(is));
+        }
+    }
+
+    /// Counts a change.
+    pub fn changed(&self) {
+        self.changes.inc();
+    }
+}
+
 /// Metrics of a super-node.
 #[derive(Clone, Debug)]
 pub struct IndexMetrics {
@@ -412,6 +459,7 @@ mod tests {
         StoreMetrics::new(&m).unwrap();
         DirectoryMetrics::new(&m).unwrap();
         IndexMetrics::new(&m).unwrap();
+        ModeMetrics::new(&m).unwrap();
         edge.requests.of(Tier::Peer).inc();
         let text = String::from_utf8(m.text().unwrap()).unwrap();
         assert!(text.contains("shoal_edge_requests_total{tier=\"peer\"} 1"), "{text}");

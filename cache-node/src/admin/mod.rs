@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use status::{Figures, Hits, MemberStatus, StatusDocument};
+pub use status::{Figures, Hits, MemberStatus, ModeStatus, StatusDocument};
 
 use crate::metrics::Metrics;
 use crate::tasks::{self, Tasks};

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::membership::mode::Shown;
 use crate::membership::{ClusterView, Member};
 use crate::metrics::{PerTier, Tier};
 
@@ -27,10 +28,31 @@ pub struct StatusDocument {
     pub epoch: u64,
     /// The last position of the index that the member has applied; a node's newest fence.
     pub applied_position: u64,
+    /// The mode that the member is in; `None` until it has looked for the tier.
+    #[serde(default)]
+    pub mode: Option<ModeStatus>,
     /// The members, as in the view.
     pub members: Vec<MemberStatus>,
     /// What the member caches and serves; `None` for super-nodes.
     pub figures: Option<Figures>,
+}
+
+/// A member's mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModeStatus {
+    /// `pure`, `hybrid` or `super-node`.
+    pub name: String,
+    /// Unix milliseconds of the last change of mode.
+    pub since_ms: u64,
+    /// What it follows from.
+    pub why: String,
+}
+
+impl From<&Shown> for ModeStatus {
+    fn from(shown: &Shown) -> Self {
+        let Shown { mode, since_ms, why } = shown;
+        Self { name: mode.name().to_owned(), since_ms: *since_ms, why: why.clone() }
+    }
 }
 
 /// A member in the view.

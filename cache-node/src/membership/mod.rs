@@ -1,6 +1,8 @@
-//! PURE. A node's picture of the cluster: members, roles, state; and where keys have their homes.
+//! PURE. A node's picture of the cluster: members, roles, state, mode; and where keys have their
+//! homes.
 //! Must not know how the picture arrives or how anybody is reached.
 
+pub mod mode;
 pub mod placement;
 
 use std::sync::Arc;

@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use shoal_proto::wire::v1;
 use shoal_proto::{NodeId, ObjectKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{NodeError, Running};
-use crate::admin::{Figures, Hits, StatusDocument};
+use super::{NodeError, Running, mode};
+use crate::admin::{Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{CacheConfig, Config};
 use crate::directory::{Change, Directory, DirectoryConfig};
 use crate::edge::{self, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
+use crate::membership::mode::Sight;
 use crate::metrics::{
-    DirectoryMetrics, EdgeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
+    DirectoryMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
 };
 use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
@@ -74,12 +75,22 @@ pub(super) async fn run(
     };
     let built = build(member, cache, &channels, &groups, running).await?;
     let Built { store, directory, fetcher, wishes, peer_service, figures, edge } = built;
+    let (shown, mode) = watch::channel(None);
+    groups.session.spawn_until_stopped("mode", {
+        let directory = directory.clone();
+        let sight = move || Sight {
+            tier: directory.session_holds(),
+            voters: directory.view().voters().count(),
+        };
+        mode::watch(sight, shown, ModeMetrics::new(&running.metrics)?)
+    });
     running.set_status({
         let (directory, figures) = (directory.clone(), figures.clone());
         move || {
             let mut document = base.clone().with_view(&directory.view());
             document.applied_position = directory.fence_position();
             document.figures = Some(figures());
+            document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             document
         }
     });

@@ -5,11 +5,13 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `tier` | a super-node |
+//! | `mode` | shows in which mode the member is |
 //!
 //! A stop goes from the outside in: unready, clients' connections finished, peers' streams ended,
 //! the session closed, the store flushed; the admin listener last.
 
 mod cache;
+mod mode;
 mod tier;
 
 use std::future::Future;

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use shoal_proto::wire::v1;
+use tokio::sync::watch;
 
-use super::{NodeError, Running};
-use crate::admin::StatusDocument;
+use super::{NodeError, Running, mode};
+use crate::admin::{ModeStatus, StatusDocument};
 use crate::config::Config;
-use crate::metrics::IndexMetrics;
+use crate::membership::mode::Sight;
+use crate::metrics::{IndexMetrics, ModeMetrics};
 use crate::rpc::{self, Channels};
 use crate::supernode::{SuperConfig, SuperNode, SuperStatus, Timing};
 use crate::tasks::Tasks;
@@ -50,11 +52,21 @@ pub(super) async fn run(
         }
     });
     let view = node.view();
+    let (shown, mode) = watch::channel(None);
+    tasks.spawn_until_stopped("mode", {
+        let (node, view) = (node.clone(), view.clone());
+        let sight = move || {
+            let SuperStatus { leader, in_touch, .. } = node.status();
+            Sight { tier: leader.is_some() && in_touch, voters: view.borrow().voters().count() }
+        };
+        mode::watch(sight, shown, ModeMetrics::new(&running.metrics)?)
+    });
     running.set_status({
         let (node, view) = (node.clone(), view.clone());
         move || {
             let mut document = base.clone().with_view(&view.borrow());
             document.applied_position = node.status().applied;
+            document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             document
         }
     });

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::admin::{Figures, Hits, MemberStatus, StatusDocument};
+use crate::admin::{Figures, Hits, MemberStatus, ModeStatus, StatusDocument};
 
 /// A cluster's status.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,6 +16,8 @@ pub struct Report {
     pub term: u64,
     /// The newest position of the index that a super-node has applied.
     pub applied_position: u64,
+    /// The mode of the member that was asked; null when it did not say.
+    pub mode: Option<ModeStatus>,
     /// All members of the view.
     pub members: Vec<MemberReport>,
     /// All nodes that answered, together.
@@ -47,6 +49,8 @@ pub struct MemberReport {
     pub version: String,
     /// It answered now.
     pub reachable: bool,
+    /// The mode that it is in: `pure`, `hybrid` or `super-node`.
+    pub mode: Option<String>,
     /// Body bytes on disk.
     pub cached_bytes: Option<u64>,
     /// Objects stored whole.
@@ -106,6 +110,7 @@ impl Report {
             leader: latest.leader.clone(),
             term: latest.term,
             applied_position: applied.unwrap_or(first.applied_position),
+            mode: first.mode.clone(),
             members,
             totals: Totals::of(figures),
         }
@@ -145,6 +150,7 @@ impl MemberReport {
             zone,
             version,
             reachable: answer.is_some(),
+            mode: answer.and_then(|answer| Some(answer.mode.as_ref()?.name.clone())),
             cached_bytes: figures.map(|of| of.cached_bytes),
             cached_objects: figures.map(|of| of.cached_objects),
             budget_bytes: figures.map(|of| of.budget_bytes),
@@ -226,6 +232,11 @@ pub(super) mod tests {
                 member("super-1", "super", false),
             ],
             figures: (role == "node").then_some(figures),
+            mode: Some(ModeStatus {
+                name: "super-node".into(),
+                since_ms: 1_700_000_000_000,
+                why: "3 voters keep the index".into(),
+            }),
             ..StatusDocument::default()
         }
     }
@@ -269,6 +280,9 @@ pub(super) mod tests {
         assert!(of("super-0")["cached_bytes"].is_null());
         assert_eq!(of("super-0")["applied_position"], 41);
         assert_eq!(json["totals"]["offload_percent"], 87.5);
+        assert_eq!(json["mode"]["name"], "super-node");
+        assert_eq!(of("super-0")["mode"], "super-node");
+        assert!(of("node-10")["mode"].is_null());
         assert_eq!(json["totals"]["hits"]["memory"], 5);
     }
 

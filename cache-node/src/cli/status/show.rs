@@ -1,5 +1,7 @@
 //! PURE. A report as text for people.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::report::{MemberReport, Report};
 use crate::text::table::{Align, Table};
 use crate::text::units::format_size;
@@ -15,6 +17,12 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
         "cluster {}, leader {leader}, term {}, applied position {}",
         report.cluster_id, report.term, report.applied_position
     );
+    let head = match &report.mode {
+        Some(mode) => {
+            format!("{head}\nmode {} since {}: {}", mode.name, date(mode.since_ms), mode.why)
+        }
+        None => head,
+    };
     let (members, nodes) = (members(report), nodes(report));
     let totals = totals(report);
     let plain = format!("{head}\n\n{members}\n{nodes}\n{totals}");
@@ -131,6 +139,12 @@ fn coloured(plain: &str, report: &Report) -> String {
     lines.collect()
 }
 
+/// A moment as people write it.
+fn date(unix_ms: u64) -> String {
+    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(unix_ms)).unwrap_or(UNIX_EPOCH);
+    httpdate::fmt_http_date(moment)
+}
+
 fn or_dash(text: &str) -> String {
     if text.is_empty() { dash() } else { text.to_owned() }
 }
@@ -146,6 +160,7 @@ mod tests {
 
     const EXPECTED: &str = "\
 cluster c, leader super-1, term 2, applied position 42
+mode super-node since Tue, 14 Nov 2023 22:13:20 GMT: 3 voters keep the index
 
 member   role   state   tier    applied  cluster      edge         admin        version
 super-0  super  up      voter        41  127.0.0.1:1  -            127.0.0.1:3  0.1.0
