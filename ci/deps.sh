@@ -24,6 +24,7 @@ need make make
 need pkg-config pkg-config
 need ccache ccache
 need curl curl
+need ip iproute2
 need jq jq
 need nginx nginx-light
 has_libclang || packages+=(libclang-dev)

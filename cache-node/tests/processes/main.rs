@@ -1,6 +1,8 @@
 //! Real processes on free ports of the loopback: clusters by `shoal up`, nginx and the
 //! deterministic origin before them, bad input, crashes and restarts.
 //!
+//! `faults` loses members, lines and disks under load.
+//!
 //! Tests that start a cluster take turns, so that a machine with two cores is enough. They need the
 //! binaries of the whole workspace: `make test`, or `cargo build --workspace` first.
 
@@ -8,6 +10,7 @@
 #![expect(clippy::print_stdout, reason = "a failing test shows what the processes said")]
 
 mod common;
+mod faults;
 mod nginx;
 mod origins;
 mod refusals;

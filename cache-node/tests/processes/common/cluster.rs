@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::process::{kill, runs};
-use super::{Client, Process, free_base_port, run, shoal, until};
+use super::process::{kill, runs, terminate};
+use super::{Client, Paused, Process, free_base_port, run, shoal, until};
 
 /// For all members to be ready: `shoal up` itself gives up earlier.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
@@ -91,9 +91,19 @@ impl Cluster {
         std::iter::once(self.up.pid()).chain(pids).collect()
     }
 
+    /// A member's process, as it was started by `shoal up`.
+    pub(crate) fn pid(&self, name: &str) -> u32 {
+        u32::try_from(self.member(name)["pid"].as_u64().unwrap()).unwrap()
+    }
+
     /// SIGKILL to a member.
     pub(crate) fn kill(&self, name: &str) {
-        kill(u32::try_from(self.member(name)["pid"].as_u64().unwrap()).unwrap());
+        kill(self.pid(name));
+    }
+
+    /// SIGSTOP to a member, until the guard goes out of scope.
+    pub(crate) fn pause(&self, name: &str) -> Paused {
+        Paused::new(self.pid(name))
     }
 
     /// Starts a member that was killed on the data that it left behind, and waits until it is
@@ -102,12 +112,22 @@ impl Cluster {
         let config = self.config_file(name);
         let mut command = shoal(&["node", "--config", config.to_str().unwrap()]);
         let process = Process::start(&mut command, &self.folder.join(format!("{name}.log")));
+        self.until_ready(name);
+        process
+    }
+
+    /// Waits until a member is ready.
+    pub(crate) fn until_ready(&self, name: &str) {
         let admin = self.text(name, "admin");
         until(&format!("{name} is ready again"), READY_DEADLINE, || {
             let reply = Client::new(admin).get("/readyz").ok()?;
             (reply.head.status == 200).then_some(())
         });
-        process
+    }
+
+    /// Stops a member in order, and waits until it is gone.
+    pub(crate) fn stop_member(&self, name: &str) {
+        terminate(self.pid(name));
     }
 
     /// The configuration file of a member.

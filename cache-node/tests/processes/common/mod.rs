@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use http::Client;
 pub(crate) use origin::Origin;
-pub(crate) use process::{Finished, Process, run, shoal, until};
+pub(crate) use process::{Finished, Paused, Process, run, shoal, until};
 
 /// From a cluster's base port to the last port it takes.
 const CLUSTER_PORTS: u16 = 510;

@@ -132,6 +132,30 @@ pub(super) fn kill(raw: u32) {
     until("a killed process is gone", RUN_DEADLINE, || (!runs(raw)).then_some(()));
 }
 
+/// SIGTERM to a process that a cluster's facts name, and waits until it is gone.
+pub(super) fn terminate(raw: u32) {
+    kill_process(pid(raw), Signal::TERM).unwrap();
+    until("a stopped process is gone", RUN_DEADLINE, || (!runs(raw)).then_some(()));
+}
+
+/// A process that was stopped in its tracks; goes on when this goes out of scope.
+pub(crate) struct Paused(Pid);
+
+impl Paused {
+    /// SIGSTOP.
+    pub(crate) fn new(raw: u32) -> Self {
+        kill_process(pid(raw), Signal::STOP).unwrap();
+        Self(pid(raw))
+    }
+}
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // Fails only when it was killed meanwhile.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
+}
+
 /// Whether a process runs; one that only waits to be reaped does not.
 pub(super) fn runs(raw: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{raw}/stat")).unwrap_or_default();
