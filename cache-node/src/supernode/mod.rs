@@ -7,6 +7,7 @@
 //! | `index` | the replicated state machine |
 //! | `ledger` | PURE: sessions, what their members acknowledged, until when they trust |
 //! | `sweep` | PURE: super-nodes that fell silent |
+//! | `selection` | PURE: who is to be a voter
 //! | `holders` | PURE: which holders to name to whom |
 //! | `checks` | PURE: requests against the limits |
 //! | `timing` | PURE: the tier's times, all from the session lease |
@@ -32,6 +33,7 @@ mod ledger;
 mod purge;
 pub mod raft;
 mod reaper;
+pub mod selection;
 mod service;
 mod session;
 mod standing;
