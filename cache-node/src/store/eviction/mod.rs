@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | small | what came new, a tenth of the bytes | used again: to main; else out, to ghost |
 //! | main | what was used again, or came back soon | not used since its last turn: out |
-//! | ghost | fingerprints of what left small | used up, or older than as many bytes as main has |
+//! | ghost | fingerprints of what left small | used up, or half as many bytes again as the cache has left after it |
 //!
 //! A scan of things asked for once passes through small and never pushes main out.
 //!
