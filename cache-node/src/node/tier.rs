@@ -98,11 +98,11 @@ fn readiness(status: &SuperStatus) -> (bool, &'static str) {
     if status.leader.is_none() {
         return (false, "no leader is known");
     }
-    if !status.voter {
+    if !status.voter && !status.held_back {
         return (false, "not taken into the tier yet");
     }
     if !status.in_touch {
         return (false, "what the tier has committed lately is not known here");
     }
-    (true, "ready")
+    (true, if status.voter { "ready" } else { "ready; a learner, held back from voting" })
 }

@@ -116,6 +116,8 @@ pub struct SuperStatus {
     pub applied: u64,
     /// Has a vote.
     pub voter: bool,
+    /// Is a learner that is held back from having one.
+    pub held_back: bool,
     /// Knows all that was committed until a moment ago, and is a member: it serves sessions.
     pub in_touch: bool,
     /// The newest fence's position.
@@ -214,6 +216,7 @@ impl SuperNode {
             term: state.term,
             applied: state.applied,
             voter: state.voters.contains(&tier.me()),
+            held_back: state.held_back.contains(&tier.me()),
             in_touch: tier.in_touch(),
             fence_position: tier.index.fence_position(),
             sessions: tier.sessions.ledger(|ledger| ledger.open_count()),

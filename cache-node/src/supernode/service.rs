@@ -158,7 +158,8 @@ impl v1::index_server::Index for IndexService {
         checks::cluster(&self.tier.cluster_id, &request.get_ref().cluster_id)?;
         let info = checks::member(request.get_ref().node.clone())?;
         rpc::check_caller(self.tier.channels.security(), &request, &info.name)?;
-        let position = self.tier.raft.join(info, ms(WRITE_DEADLINE_MS)).await?;
+        let absence = ms(self.tier.timing.lease_ms());
+        let position = self.tier.raft.join(info, absence, ms(WRITE_DEADLINE_MS)).await?;
         Ok(Response::new(v1::JoinReply { position }))
     }
 

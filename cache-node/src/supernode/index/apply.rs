@@ -14,6 +14,7 @@ use super::members::{Changed, Members};
 use super::overlay::{Overlay, PairFamily};
 use super::tables::{
     FENCES, Fenced, MEMBERS, forgotten_key, held_key, held_object, holder_key, member_key,
+    retired_key,
 };
 use super::{IndexError, Tables};
 
@@ -73,6 +74,10 @@ impl<'a> Group<'a> {
             Some(Command::PutHead(head)) => self.put_head(head),
             Some(Command::Holders(holders)) => self.holders(holders),
             Some(Command::Fence(matcher)) => self.fence(position, matcher),
+            Some(Command::Retire(gone)) => {
+                let changed = self.members().retire(position, &gone.node_ids);
+                self.member_changed(Some(changed))
+            }
             None => Ok(REFUSED),
         }
     }
@@ -93,6 +98,9 @@ impl<'a> Group<'a> {
             self.overlay.write(MEMBERS, &member_key(node), record.as_deref())?;
             let forgotten = self.tables.members.is_forgotten(node).then_some(&[][..]);
             self.overlay.write(MEMBERS, &forgotten_key(node), forgotten)?;
+            let retired = self.tables.members.retired_at(node).map(u64::to_be_bytes);
+            let retired = retired.as_ref().map(<[u8; 8]>::as_slice);
+            self.overlay.write(MEMBERS, &retired_key(node), retired)?;
         }
         Ok(v1::CommandReply { refused: false, created })
     }

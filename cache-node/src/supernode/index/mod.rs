@@ -15,6 +15,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use prost::Message;
@@ -225,6 +226,16 @@ impl Index {
         self.read(|live| live.tables.members.records().cloned().collect())
     }
 
+    /// Super-nodes that were taken out of the tier, and the positions at which they were.
+    pub fn retired(&self) -> BTreeMap<NodeId, u64> {
+        self.read(|live| live.tables.members.retired().clone())
+    }
+
+    /// Whether this super-node was taken out of the tier.
+    pub fn is_retired(&self, id: NodeId) -> bool {
+        self.read(|live| live.tables.members.retired_at(id).is_some())
+    }
+
     /// Fences that came after `position`, oldest first; one without a matcher stands for those that
     /// are no longer kept.
     pub fn fences_after(&self, position: u64) -> Vec<v1::Fence> {
@@ -267,6 +278,9 @@ fn load(db: &DB) -> Result<Tables, IndexError> {
         if tables::is_member_key(&key) {
             let record = v1::MemberRecord::decode(&*value).map_err(|_| corrupt())?;
             members.restore(record).map_err(|_| corrupt())?;
+        } else if let Some(id) = tables::retired_node(&key) {
+            let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
+            members.restore_retired(id, u64::from_be_bytes(position));
         } else {
             members.restore_forgotten(tables::forgotten_node(&key).ok_or_else(corrupt)?);
         }

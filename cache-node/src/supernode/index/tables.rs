@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `members` | `m` and a node id | a `MemberRecord` |
 //! | `members` | `f` and the id of a node that will not be back | empty |
+//! | `members` | `r` and the id of a retired super-node | the position at which it was |
 //! | `heads` | an object key | an `IndexHead` |
 //! | `holders` | an object id and a node id | empty when complete, else a bitmap |
 //! | `held` | a node id and an object id | the object's key |
@@ -29,6 +30,7 @@ pub(super) const PAIR_BYTES: usize = HASH_BYTES + NODE_BYTES;
 
 const MEMBER_TAG: u8 = b'm';
 const FORGOTTEN_TAG: u8 = b'f';
+const RETIRED_TAG: u8 = b'r';
 
 /// A key of `holders` or `held`.
 pub(super) type Pair = [u8; PAIR_BYTES];
@@ -43,8 +45,21 @@ pub(super) fn forgotten_key(node: NodeId) -> [u8; 1 + NODE_BYTES] {
 
 /// The node of a `forgotten_key`; `None` for other keys of the family.
 pub(super) fn forgotten_node(key: &[u8]) -> Option<NodeId> {
+    tagged_node(FORGOTTEN_TAG, key)
+}
+
+pub(super) fn retired_key(node: NodeId) -> [u8; 1 + NODE_BYTES] {
+    tagged(RETIRED_TAG, node)
+}
+
+/// The super-node of a `retired_key`; `None` for other keys of the family.
+pub(super) fn retired_node(key: &[u8]) -> Option<NodeId> {
+    tagged_node(RETIRED_TAG, key)
+}
+
+fn tagged_node(wanted: u8, key: &[u8]) -> Option<NodeId> {
     let (&tag, rest) = key.split_first()?;
-    (tag == FORGOTTEN_TAG).then(|| node(rest)).flatten()
+    (tag == wanted).then(|| node(rest)).flatten()
 }
 
 /// Whether a key of `members` is a member's.
@@ -132,6 +147,8 @@ mod tests {
         assert_eq!(held_object(&held_key(node, &object)), Some(object));
         assert_eq!(forgotten_node(&forgotten_key(node)), Some(node));
         assert_eq!(forgotten_node(&member_key(node)), None);
+        assert_eq!(retired_node(&retired_key(node)), Some(node));
+        assert_eq!(retired_node(&forgotten_key(node)), None);
         assert!(is_member_key(&member_key(node)));
     }
 
