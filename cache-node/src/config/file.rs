@@ -14,8 +14,6 @@ use crate::text::suggest::nearest;
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The name of the tables that describe sites.
 pub(super) const SITE: &str = "site";
-/// The name of the tables that describe tokens of control calls.
-pub(super) const TOKENS: &str = "admin.tokens";
 
 /// The text of a file, to turn positions into lines.
 #[derive(Clone, Copy, Debug)]
@@ -32,15 +30,8 @@ impl Document<'_> {
     }
 }
 
-/// A `[[site]]` or `[[admin.tokens]]` table as it stands in the file.
-pub(super) type ListTable<'a> = Spanned<DeValue<'a>>;
-
-/// The lists of tables in the file, as they stand there.
-#[derive(Debug, Default)]
-pub(super) struct Lists<'a> {
-    pub(super) sites: Vec<ListTable<'a>>,
-    pub(super) tokens: Vec<ListTable<'a>>,
-}
+/// A `[[site]]` table as it stands in the file.
+pub(super) type SiteTable<'a> = Spanned<DeValue<'a>>;
 
 /// The file's text.
 pub(super) fn load(path: &Path) -> Result<String, Problem> {
@@ -56,12 +47,12 @@ pub(super) fn load(path: &Path) -> Result<String, Problem> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
-/// Reads the settings of `document` into `settings`; returns its lists of tables.
+/// Reads the settings of `document` into `settings`; returns its sites.
 pub(super) fn read<'a>(
     document: Document<'a>,
     settings: &mut Settings,
     problems: &mut Vec<Problem>,
-) -> Lists<'a> {
+) -> Vec<SiteTable<'a>> {
     let (root, errors) = DeTable::parse_recoverable(document.text);
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
@@ -69,27 +60,27 @@ pub(super) fn read<'a>(
         let message = error.message();
         problems.push(Problem::text(format!("{file}:{line}: not TOML: {message}")));
     }
-    let mut lists = Lists::default();
-    let mut reader = Reader { document, settings, problems, lists: &mut lists };
+    let mut sites = Vec::new();
+    let mut reader = Reader { document, settings, problems, sites: &mut sites };
     for (key, value) in root.into_inner() {
         reader.entry("", key.get_ref(), key.span().start, value);
     }
-    lists
+    sites
 }
 
 struct Reader<'a, 'r> {
     document: Document<'a>,
     settings: &'r mut Settings,
     problems: &'r mut Vec<Problem>,
-    lists: &'r mut Lists<'a>,
+    sites: &'r mut Vec<SiteTable<'a>>,
 }
 
 impl<'a> Reader<'a, '_> {
     fn entry(&mut self, above: &str, name: &str, at: usize, value: Spanned<DeValue<'a>>) {
         let path = if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
         let source = self.document.source(at, &path);
-        if path == SITE || path == TOKENS {
-            return self.tables_of(&path, &source, value);
+        if path == SITE {
+            return self.sites_of(&source, value);
         }
         if let Some(key) = keys::by_path(&path) {
             let value = plain(value.get_ref());
@@ -113,12 +104,11 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn tables_of(&mut self, path: &str, source: &Source, value: Spanned<DeValue<'a>>) {
-        let list = if path == SITE { &mut self.lists.sites } else { &mut self.lists.tokens };
+    fn sites_of(&mut self, source: &Source, value: Spanned<DeValue<'a>>) {
         match value.into_inner() {
-            DeValue::Array(tables) => list.extend(tables),
+            DeValue::Array(tables) => self.sites.extend(tables),
             other => {
-                let expected = format!("tables [[{path}]], with two brackets");
+                let expected = format!("tables [[{SITE}]], with two brackets");
                 let shown = plain(&other).to_string();
                 self.problems.push(Problem::value(source, &shown, &expected));
             }
@@ -129,10 +119,8 @@ impl<'a> Reader<'a, '_> {
         let prefix = if above.is_empty() { String::new() } else { format!("{above}.") };
         let below = KEYS.iter().filter_map(|key| key.path.strip_prefix(prefix.as_str()));
         let mut known: Vec<&str> = below.filter_map(|rest| rest.split('.').next()).collect();
-        match above {
-            "" => known.push(SITE),
-            "admin" => known.push("tokens"),
-            _ => {}
+        if above.is_empty() {
+            known.push(SITE);
         }
         known.dedup();
         let hint = match nearest(name, known.iter().copied()) {

@@ -4,7 +4,6 @@ mod keys;
 mod purges;
 mod rig;
 mod sessions;
-mod strangers;
 mod tiers;
 
 use std::time::Duration;

@@ -199,9 +199,7 @@ fn present(
     children: &Children,
     out: &mut impl Write,
 ) -> Result<bool, UpError> {
-    let token_file = layout.token_file();
-    let places = present::Places { data_dir: layout.folder(), token_file: &token_file };
-    let facts = present::Facts::new(plan, places, children);
+    let facts = present::Facts::new(plan, layout.folder(), children);
     let text = if options.json { facts.json() } else { facts.text() };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(UpError::Output)?;
     Ok(true)
