@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod node;
 pub mod origin;
 pub mod policy;
+pub mod refusals;
 pub mod rpc;
 pub mod store;
 pub mod supernode;

@@ -4,60 +4,14 @@
 //!
 //! Names follow the Prometheus conventions: `shoal_` prefix, base units, `_total` for counters.
 
+mod labels;
+
 use prometheus::{
     Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
-/// Where the bytes of a response came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Tier {
-    /// This node's memory.
-    Memory,
-    /// This node's disk.
-    Disk,
-    /// Another node.
-    Peer,
-    /// The origin, to be cached.
-    Origin,
-    /// The origin, passed through uncached.
-    Pass,
-    /// Made here: errors, `304`.
-    Edge,
-}
-
-impl Tier {
-    /// All tiers, in the order of the read path.
-    pub const ALL: [Self; 6] =
-        [Self::Memory, Self::Disk, Self::Peer, Self::Origin, Self::Pass, Self::Edge];
-
-    /// Its name in labels, `Cache-Status` and JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-            Self::Peer => "peer",
-            Self::Origin => "origin",
-            Self::Pass => "pass",
-            Self::Edge => "edge",
-        }
-    }
-}
-
-/// One counter a tier.
-#[derive(Clone, Debug)]
-pub struct PerTier([IntCounter; Tier::ALL.len()]);
-
-impl PerTier {
-    fn new(vec: &IntCounterVec) -> Self {
-        Self(Tier::ALL.map(|tier| vec.with_label_values(&[tier.name()])))
-    }
-
-    /// The tier's counter.
-    pub fn of(&self, tier: Tier) -> &IntCounter {
-        &self.0[tier as usize]
-    }
-}
+pub use labels::{PerRefusal, PerTier, Refusal, Tier};
 
 /// The process's registry. Registration of a name twice is a fault found at start-up.
 #[derive(Clone, Debug, Default)]
@@ -446,6 +400,32 @@ impl IndexMetrics {
     }
 }
 
+/// Metrics of the control calls.
+#[derive(Clone, Debug)]
+pub struct AdminMetrics {
+    /// Calls answered with what they asked for.
+    pub calls: IntCounter,
+    /// Calls refused, by reason.
+    pub refusals: PerRefusal,
+}
+
+impl AdminMetrics {
+    /// Registers the control calls' metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        let refusals = m.counters(
+            "shoal_admin_refusals_total",
+            "Control calls that were refused without effect, by reason.",
+            "reason",
+        )?;
+        let calls =
+            m.counter("shoal_admin_calls_total", "Control calls that did what was asked.")?;
+        Ok(Self { calls, refusals: PerRefusal::new(&refusals) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,6 +440,7 @@ mod tests {
         DirectoryMetrics::new(&m).unwrap();
         IndexMetrics::new(&m).unwrap();
         ModeMetrics::new(&m).unwrap();
+        AdminMetrics::new(&m).unwrap();
         edge.requests.of(Tier::Peer).inc();
         let text = String::from_utf8(m.text().unwrap()).unwrap();
         assert!(text.contains("shoal_edge_requests_total{tier=\"peer\"} 1"), "{text}");

@@ -2,9 +2,11 @@
 //!
 //! Output goes to standard output, everything about failure to standard error.
 
+mod control;
 pub mod exit;
 mod logging;
 mod node;
+mod purge;
 mod signals;
 pub mod status;
 mod up;
@@ -35,6 +37,8 @@ enum Command {
     Up(up::UpArgs),
     /// Shows a cluster's members and what they serve
     Status(status::StatusArgs),
+    /// Makes a cluster forget what it has of URLs or of a site
+    Purge(purge::PurgeArgs),
     /// Prints the version
     Version,
 }
@@ -53,6 +57,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Purge(args) => purge::run(&args),
         Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match done {

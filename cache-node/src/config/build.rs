@@ -11,6 +11,7 @@ use super::{
     AdminConfig, CacheConfig, ClusterConfig, ClusterSecret, Config, EdgeConfig, LogConfig,
     NodeConfig, StoreConfig, values,
 };
+use crate::admin::tokens::Tokens;
 use crate::membership::Role;
 use crate::policy::site::Sites;
 use crate::text::units::{SIZE_EXPECTED, format_size, parse_size};
@@ -41,18 +42,26 @@ pub(super) struct FoundSites {
     pub(super) read: Option<(Vec<String>, Sites)>,
 }
 
+/// What the file says beside its keys.
+pub(super) struct Found {
+    pub(super) sites: FoundSites,
+    /// `None` where a token has a fault.
+    pub(super) tokens: Option<Tokens>,
+}
+
 /// Builds the configuration; `None` only with problems.
 pub(super) fn config(
     settings: &Settings,
     folder: &Path,
-    sites: FoundSites,
+    Found { sites, tokens }: Found,
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
     let mut builder = Builder { take: Taker::new(settings, problems), folder };
     let role = builder.take.optional("node.role", "\"node\" or \"super\"", values::role);
     let node = builder.node(role);
     let cluster = builder.cluster(role);
-    let admin = builder.listen("admin.listen").map(|listen| AdminConfig { listen });
+    let listen = builder.listen("admin.listen");
+    let admin = listen.zip(tokens).map(|(listen, tokens)| AdminConfig { listen, tokens });
     let cache = builder.cache(role, sites, cluster.as_ref());
     let log = builder.log();
     builder.distinct_listeners(role);

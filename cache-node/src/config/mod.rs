@@ -11,6 +11,7 @@ mod machine;
 mod problem;
 mod settings;
 mod sites;
+mod tokens;
 mod values;
 
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use shoal_proto::ClusterId;
 pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{Setting, Settings, Value};
 
+use crate::admin::tokens::Tokens;
 use crate::membership::Role;
 use crate::policy::site::Sites;
 use crate::tls::{Security, TlsFiles};
@@ -106,6 +108,8 @@ impl std::fmt::Debug for ClusterSecret {
 pub struct AdminConfig {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Who may make control calls; nobody when empty.
+    pub tokens: Tokens,
 }
 
 /// What a caching node has.
@@ -190,12 +194,14 @@ impl Config {
         let name = file.map_or_else(String::new, |file| file.display().to_string());
         let document = file::Document { name: &name, text: &text };
         let mut settings = Settings::default();
-        let tables = file::read(document, &mut settings, &mut problems);
+        let lists = file::read(document, &mut settings, &mut problems);
         settings.overlay(above);
-        let site_count = tables.len();
-        let read = sites::read(document, tables, &mut problems);
-        let found = build::FoundSites { count: site_count, file: name.clone(), read };
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let count = lists.sites.len();
+        let read = sites::read(document, lists.sites, &mut problems);
+        let sites = build::FoundSites { count, file: name.clone(), read };
+        let tokens = tokens::read(document, folder, lists.tokens, &mut problems);
+        let found = build::Found { sites, tokens };
         let config = build::config(&settings, folder, found, &mut problems);
         match config {
             Some(mut config) if problems.is_empty() => {

@@ -89,6 +89,15 @@ pub struct Known {
     pub failed: Vec<NodeId>,
 }
 
+/// What a purge covers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purge {
+    /// One key's object.
+    Key(ObjectKey),
+    /// All objects of a site.
+    Site(String),
+}
+
 /// A node's side of the tier. Shared by everything that asks for keys.
 #[derive(Debug)]
 pub struct Directory {
@@ -294,12 +303,19 @@ impl Directory {
         let _ = self.changes.send(change).await;
     }
 
-    /// Purges a key everywhere; returns once every node with a live session has acknowledged.
+    /// Purges; returns when no node serves it any more.
     ///
     /// # Errors
     /// When the tier could not commit it in time.
-    pub async fn purge_key(&self, key: ObjectKey) -> Result<v1::PurgeReply, RpcError> {
-        let matcher = v1::fence_matcher::Matcher::Key(key.to_wire());
+    pub async fn purge(&self, purge: Purge) -> Result<v1::PurgeReply, RpcError> {
+        use v1::fence_matcher::Matcher;
+        // Any super-node can do it: spread them, and let repeated tries go the same way.
+        let (key, matcher) = match purge {
+            Purge::Key(key) => (key, Matcher::Key(key.to_wire())),
+            Purge::Site(site) => {
+                (ObjectKey::new(*blake3::hash(site.as_bytes()).as_bytes()), Matcher::Site(site))
+            }
+        };
         let request =
             v1::PurgeRequest { matcher: Some(v1::FenceMatcher { matcher: Some(matcher) }) };
         let deadline = Duration::from_millis(WRITE_DEADLINE_MS + u64::from(SESSION_LEASE_MS));

@@ -30,7 +30,7 @@ pub use types::{
 };
 
 use crate::clock;
-use crate::directory::Directory;
+use crate::directory::{Directory, Purge};
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
@@ -190,7 +190,7 @@ impl Fetcher {
         if let Err(error) = self.inner.store.remove(&key).await {
             tracing::warn!(%error, "an invalidated object could not be removed");
         }
-        if let Err(error) = self.inner.directory.purge_key(key).await {
+        if let Err(error) = self.inner.directory.purge(Purge::Key(key)).await {
             tracing::warn!(%error, "an invalidation did not reach the tier");
         }
     }

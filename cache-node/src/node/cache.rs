@@ -8,8 +8,9 @@ use shoal_proto::wire::v1;
 use shoal_proto::{NodeId, ObjectKey};
 use tokio::sync::{mpsc, watch};
 
+use super::purges::Purger;
 use super::{NodeError, Running, mode};
-use crate::admin::{Figures, Hits, ModeStatus, StatusDocument};
+use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{CacheConfig, Config};
 use crate::directory::{Change, Directory, DirectoryConfig};
 use crate::edge::{self, Edge, EdgeConfig};
@@ -53,6 +54,7 @@ struct Built {
     peer_service: PeerService,
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
+    purger: Purger,
 }
 
 /// Runs a caching node until `stop`.
@@ -74,7 +76,7 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge } = built;
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger } = built;
     let (shown, mode) = watch::channel(None);
     groups.session.spawn_until_stopped("mode", {
         let directory = directory.clone();
@@ -94,6 +96,7 @@ pub(super) async fn run(
             document
         }
     });
+    running.set_control(purger.add_to(Control::new()));
     let router = server.add_service(peer_service.into_server());
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
@@ -193,10 +196,12 @@ async fn build(
         ..EdgeConfig::default()
     };
     let secret = *cache.secret.as_bytes();
+    let purger =
+        Purger { directory: directory.clone(), sites: sites.clone(), secret: cache.secret };
     let edge = Edge::new(edge_config, sites, secret, fetcher.clone(), edge_metrics.clone());
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge })
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
 }
 
 fn figures(

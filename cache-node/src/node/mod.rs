@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
+//! | `purges` | the control call that purges |
 //! | `tier` | a super-node |
 //! | `mode` | shows in which mode the member is |
 //!
@@ -12,6 +13,7 @@
 
 mod cache;
 mod mode;
+mod purges;
 mod tier;
 
 use std::future::Future;
@@ -21,11 +23,11 @@ use std::sync::Arc;
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
-use crate::admin::{AdminServer, AdminState, Readiness, StatusDocument};
+use crate::admin::{AdminServer, AdminState, Control, Readiness, StatusDocument};
 use crate::config::Config;
 use crate::identity::{Claim, Identity, IdentityError};
 use crate::membership::Role;
-use crate::metrics::Metrics;
+use crate::metrics::{AdminMetrics, Metrics};
 use crate::origin::OriginSetupError;
 use crate::store::StoreError;
 use crate::supernode::SuperError;
@@ -82,6 +84,8 @@ struct Running {
     metrics: Metrics,
     /// Set once the role has started.
     status: watch::Sender<Arc<dyn Fn() -> StatusDocument + Send + Sync>>,
+    /// Set once the role can answer control calls.
+    control: watch::Sender<Option<Arc<Control>>>,
 }
 
 /// Listeners, bound before anything on disk is touched.
@@ -110,6 +114,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         Arc::new(move || base.clone())
     };
     let (status, current) = watch::channel(first);
+    let (control, calls) = watch::channel(None);
     let state = AdminState {
         metrics: metrics.clone(),
         ready: told,
@@ -117,6 +122,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
             let of_role = current.borrow().clone();
             of_role()
         }),
+        control: calls,
+        tokens: config.admin.tokens.clone(),
+        calls: AdminMetrics::new(&metrics)?,
     };
     let address = config.admin.listen;
     let admin = AdminServer::start(listeners.admin, state).map_err(|source| NodeError::Listen {
@@ -124,7 +132,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         address,
         source,
     })?;
-    let running = Running { ready, metrics, status };
+    let running = Running { ready, metrics, status, control };
     tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
     let ended = match (config.node.role, listeners.edge) {
         (Role::Node, Some(edge)) => {
@@ -195,6 +203,11 @@ impl Running {
             }
             changed
         });
+    }
+
+    /// From here on the member answers these control calls.
+    fn set_control(&self, control: Control) {
+        self.control.send_replace(Some(Arc::new(control)));
     }
 
     fn set_status(&self, status: impl Fn() -> StatusDocument + Send + Sync + 'static) {

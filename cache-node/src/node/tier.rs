@@ -7,7 +7,7 @@ use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
 use super::{NodeError, Running, mode};
-use crate::admin::{ModeStatus, StatusDocument};
+use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
 use crate::membership::mode::Sight;
 use crate::metrics::{IndexMetrics, ModeMetrics};
@@ -51,6 +51,7 @@ pub(super) async fn run(
             tracing::error!(%error, "the cluster listener failed");
         }
     });
+    running.set_control(Control::new());
     let view = node.view();
     let (shown, mode) = watch::channel(None);
     tasks.spawn_until_stopped("mode", {
@@ -98,11 +99,11 @@ fn readiness(status: &SuperStatus) -> (bool, &'static str) {
     if status.leader.is_none() {
         return (false, "no leader is known");
     }
-    if !status.voter {
+    if !status.voter && !status.held_back {
         return (false, "not taken into the tier yet");
     }
     if !status.in_touch {
         return (false, "what the tier has committed lately is not known here");
     }
-    (true, "ready")
+    (true, if status.voter { "ready" } else { "ready; a learner, held back from voting" })
 }

@@ -17,16 +17,18 @@ use crate::rpc::with_deadline;
 const PAUSE_MS_MIN: u64 = 250;
 const PAUSE_MS_MAX: u64 = 2_000;
 
-/// Sees to it, for as long as it is polled, that this super-node is a voter of a tier with a leader.
+/// Sees to it, for as long as it is polled, that this super-node is a voter of a tier with a leader,
+/// or a learner that is held back from being one.
 pub(super) async fn run(tier: Arc<Tier>, seeds: Vec<String>) {
     let mut raft = tier.raft.watch();
     let mut pause_ms = PAUSE_MS_MIN;
     loop {
         let state = raft.borrow_and_update().clone();
-        let voter = state.voters.contains(&tier.me());
+        let me = tier.me();
+        let placed = state.voters.contains(&me) || state.held_back.contains(&me);
         // A leader alone says little: after a restart it may be the one of an earlier life, while
         // the tier looks for us at an address that we have left.
-        if voter && state.leader.is_some() && tier.in_touch() {
+        if placed && state.leader.is_some() && tier.in_touch() {
             pause_ms = PAUSE_MS_MIN;
             let changed = tokio::time::timeout(ms(PAUSE_MS_MAX), raft.changed());
             if matches!(changed.await, Ok(Err(_))) {
@@ -35,7 +37,7 @@ pub(super) async fn run(tier: Arc<Tier>, seeds: Vec<String>) {
             continue;
         }
         let leaders = introduce(&tier, &seeds).await;
-        if !voter && let Err(error) = join(&tier, leaders).await {
+        if !placed && let Err(error) = join(&tier, leaders).await {
             tracing::info!(%error, "not taken into the tier yet");
         }
         tokio::time::sleep(ms(pause_ms)).await;

@@ -9,7 +9,6 @@
 //! | `sweep` | PURE: super-nodes that fell silent |
 //! | `selection` | PURE: who is to be a voter
 //! | `holders` | PURE: which holders to name to whom |
-//! | `clearing` | on the leader: takes out of the index what is of no use any more |
 //! | `checks` | PURE: requests against the limits |
 //! | `timing` | PURE: the tier's times, all from the session lease |
 //! | `tier` | what the parts share |
@@ -27,7 +26,6 @@
 mod acquire;
 mod batch;
 mod checks;
-mod clearing;
 mod holders;
 pub mod index;
 mod joining;
@@ -118,6 +116,8 @@ pub struct SuperStatus {
     pub applied: u64,
     /// Has a vote.
     pub voter: bool,
+    /// Is a learner that is held back from having one.
+    pub held_back: bool,
     /// Knows all that was committed until a moment ago, and is a member: it serves sessions.
     pub in_touch: bool,
     /// The newest fence's position.
@@ -186,7 +186,6 @@ impl SuperNode {
         tasks.spawn_until_stopped("tier-view", view::run(tier.clone()));
         tasks.spawn_until_stopped("tier-standing", standing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-reaper", reaper::run(tier.clone()));
-        tasks.spawn_until_stopped("tier-clearing", clearing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-joining", joining::run(tier.clone(), seeds));
         Ok(Self { tier })
     }
@@ -217,6 +216,7 @@ impl SuperNode {
             term: state.term,
             applied: state.applied,
             voter: state.voters.contains(&tier.me()),
+            held_back: state.held_back.contains(&tier.me()),
             in_touch: tier.in_touch(),
             fence_position: tier.index.fence_position(),
             sessions: tier.sessions.ledger(|ledger| ledger.open_count()),

@@ -146,25 +146,20 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Answer<v1::LocateReply> {
-        let request = request.into_inner();
-        if !request.object_refs.is_empty() {
-            let objects = checks::objects(&request.object_refs)?;
-            let located = self.tier.read(move |tier| acquire::locate(tier, &objects)).await?;
-            return Ok(Response::new(v1::LocateReply { holders: Vec::new(), located }));
-        }
-        let object = id_from::<ObjectId>("object_id", &request.object_id)?;
+        let object = id_from::<ObjectId>("object_id", &request.get_ref().object_id)?;
         let live = self.tier.read(move |tier| acquire::live_holders(tier, &object, |_| true));
         let mut holders = live.await?;
         holders.truncate(HOLDERS_ANSWERED_MAX);
         let holders = holders.into_iter().map(v1::Holder::from).collect();
-        Ok(Response::new(v1::LocateReply { holders, located: Vec::new() }))
+        Ok(Response::new(v1::LocateReply { holders }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
         checks::cluster(&self.tier.cluster_id, &request.get_ref().cluster_id)?;
         let info = checks::member(request.get_ref().node.clone())?;
         rpc::check_caller(self.tier.channels.security(), &request, &info.name)?;
-        let position = self.tier.raft.join(info, ms(WRITE_DEADLINE_MS)).await?;
+        let absence = ms(self.tier.timing.lease_ms());
+        let position = self.tier.raft.join(info, absence, ms(WRITE_DEADLINE_MS)).await?;
         Ok(Response::new(v1::JoinReply { position }))
     }
 

@@ -4,6 +4,7 @@ mod keys;
 mod purges;
 mod rig;
 mod sessions;
+mod strangers;
 mod tiers;
 
 use std::time::Duration;

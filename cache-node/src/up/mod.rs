@@ -199,7 +199,9 @@ fn present(
     children: &Children,
     out: &mut impl Write,
 ) -> Result<bool, UpError> {
-    let facts = present::Facts::new(plan, layout.folder(), children);
+    let token_file = layout.token_file();
+    let places = present::Places { data_dir: layout.folder(), token_file: &token_file };
+    let facts = present::Facts::new(plan, places, children);
     let text = if options.json { facts.json() } else { facts.text() };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(UpError::Output)?;
     Ok(true)

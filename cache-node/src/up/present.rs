@@ -12,6 +12,7 @@ use crate::text::table::{Align, Table};
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Facts {
     data_dir: String,
+    token_file: String,
     base_port: u16,
     origin: String,
     demo_origin_pid: Option<u32>,
@@ -29,12 +30,20 @@ struct MemberFacts {
     cluster: String,
 }
 
+/// Where a cluster keeps what its users need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places<'a> {
+    pub(super) data_dir: &'a Path,
+    /// The file with the token for control calls.
+    pub(super) token_file: &'a Path,
+}
+
 impl Facts {
-    pub(super) fn new(plan: &Plan, data_dir: &Path, children: &Children) -> Self {
-        Self::with_pids(plan, data_dir, |name| children.pid(name))
+    pub(super) fn new(plan: &Plan, places: Places<'_>, children: &Children) -> Self {
+        Self::with_pids(plan, places, |name| children.pid(name))
     }
 
-    fn with_pids(plan: &Plan, data_dir: &Path, pid: impl Fn(&str) -> Option<u32>) -> Self {
+    fn with_pids(plan: &Plan, places: Places<'_>, pid: impl Fn(&str) -> Option<u32>) -> Self {
         let facts = |member: &MemberPlan| MemberFacts {
             name: member.name.clone(),
             pid: pid(&member.name).unwrap_or_default(),
@@ -43,7 +52,8 @@ impl Facts {
             cluster: member.cluster.to_string(),
         };
         Self {
-            data_dir: data_dir.display().to_string(),
+            data_dir: places.data_dir.display().to_string(),
+            token_file: places.token_file.display().to_string(),
             base_port: plan.base_port,
             origin: plan.origin.clone(),
             demo_origin_pid: plan.demo_origin.as_ref().and_then(|_| pid(DEMO_ORIGIN_NAME)),
@@ -82,13 +92,17 @@ impl Facts {
              origin   {}{}\n\
              data     {}\n\
              logs     {}/logs\n\
+             token    {}\n\
              fetch    curl -i {edge}/\n\
              look     shoal status --admin {admin}\n\
+             purge    shoal purge {edge}/ --admin {admin} --token-file {}\n\
              stop     Ctrl-C\n",
             self.origin,
             demo.unwrap_or_default(),
             self.data_dir,
             self.data_dir,
+            self.token_file,
+            self.token_file,
         )
     }
 }
@@ -100,7 +114,9 @@ mod tests {
 
     fn facts(options: &UpOptions) -> Facts {
         let plan = Plan::new(options, None).unwrap();
-        Facts::with_pids(&plan, Path::new("/data"), |name| Some(name.len() as u32))
+        let (data_dir, token_file) = (Path::new("/data"), Path::new("/data/admin-token"));
+        let places = Places { data_dir, token_file };
+        Facts::with_pids(&plan, places, |name| Some(name.len() as u32))
     }
 
     #[test]
@@ -109,6 +125,7 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["data_dir"], "/data");
+        assert_eq!(json["token_file"], "/data/admin-token");
         assert_eq!(json["base_port"], 18_080);
         assert_eq!(json["origin"], "http://127.0.0.1:18580");
         assert_eq!(json["demo_origin_pid"], 11);
@@ -144,8 +161,10 @@ node-0   node     6  http://127.0.0.1:18080  http://127.0.0.1:18180
 origin   http://127.0.0.1:18580 (demo origin, pid 11)
 data     /data
 logs     /data/logs
+token    /data/admin-token
 fetch    curl -i http://127.0.0.1:18080/
 look     shoal status --admin http://127.0.0.1:18180
+purge    shoal purge http://127.0.0.1:18080/ --admin http://127.0.0.1:18180 --token-file /data/admin-token
 stop     Ctrl-C
 ";
         assert_eq!(facts(&one).text(), expected);

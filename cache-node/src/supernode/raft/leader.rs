@@ -1,24 +1,22 @@
-//! What only the leader can do: writing, reading linearizably, taking in members. Asked of the
-//! leader from any super-node, through an election if need be.
+//! What only the leader can do: writing, and reading linearizably. Asked of the leader from any
+//! super-node, through an election if need be.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use prost::Message;
 use shoal_proto::limits::RPC_DEADLINE_MS;
 use shoal_proto::wire::v1::raft_client::RaftClient;
-use shoal_proto::wire::{WireError, check_node_info, v1};
+use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
 use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::network::{Network, node_of};
+use super::network::Network;
 use super::wire::{Batch, Types};
 use super::{Raft, TierState, closed};
 use crate::clock;
@@ -86,45 +84,6 @@ impl Raft {
         Ok(position)
     }
 
-    /// On the leader: takes a super-node into the tier, as a learner until it has caught up, then
-    /// as a voter. One at a time. Asking again, also after an unknown outcome, does no harm.
-    ///
-    /// # Errors
-    /// `Redirect` with the leader's address elsewhere, `Denied` when the id is another member's,
-    /// `Retry` when it has not caught up within `deadline`.
-    pub async fn join(&self, info: v1::NodeInfo, deadline: Duration) -> Result<u64, RpcError> {
-        check_node_info(&info)?;
-        if info.role() != v1::Role::Super {
-            return Err(WireError::field("role", info.role, "super").into());
-        }
-        let late = |_| RpcError::new(ErrorKind::Retry, "the new super-node has not caught up yet");
-        tokio::time::timeout(deadline, self.take_in(&info)).await.map_err(late)?
-    }
-
-    async fn take_in(&self, info: &v1::NodeInfo) -> Result<u64, RpcError> {
-        let _turn = self.inner.joins.lock().await;
-        if !self.is_leader() {
-            let leader = self.state().leader;
-            return Err(self.redirect(leader.map(|id| id.0)));
-        }
-        let id = info.node_id;
-        if let Some(member) = self.member(id).filter(|member| member.name != info.name) {
-            let message =
-                format!("super-node {} is {:?}, not {:?}", NodeId(id), member.name, info.name);
-            return Err(RpcError::new(ErrorKind::Denied, message));
-        }
-        self.learn_address(info);
-        if self.state().voters.contains(&NodeId(id)) {
-            return Ok(self.state().applied);
-        }
-        let core = &self.inner.core;
-        let refused = |error| self.write_error(error);
-        core.add_learner(id, node_of(info), true).await.map_err(refused)?;
-        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        let done = core.change_membership(voter, true).await.map_err(refused)?;
-        Ok(done.log_id.index)
-    }
-
     /// Writes `batch` if this super-node leads.
     pub(super) async fn write(&self, batch: v1::CommandBatch) -> Result<Proposed, RpcError> {
         check_size(&batch)?;
@@ -144,7 +103,7 @@ impl Raft {
         Ok(position.index())
     }
 
-    fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> RpcError {
+    pub(super) fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> RpcError {
         use ClientWriteError as E;
         match error {
             RaftError::APIError(E::ForwardToLeader(to) | E::LogEntryDiscarded(to)) => {
@@ -159,7 +118,7 @@ impl Raft {
         self.redirect(to.leader_id)
     }
 
-    fn redirect(&self, leader: Option<u64>) -> RpcError {
+    pub(super) fn redirect(&self, leader: Option<u64>) -> RpcError {
         let leader = leader.filter(|id| *id != self.inner.me);
         let address = leader.and_then(|id| self.address_of(NodeId(id))).unwrap_or_default();
         RpcError::redirect("another super-node leads", address)
@@ -167,7 +126,7 @@ impl Raft {
 
     /// Runs `local` here while this super-node leads, else `remote` with a client for the leader;
     /// again whenever the leader changes or a try fails for now, until `deadline`.
-    async fn at_leader<T>(
+    pub(super) async fn at_leader<T>(
         &self,
         deadline: Duration,
         local: impl Fn(Self) -> BoxFuture<'static, Result<T, RpcError>>,

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use super::RaftError;
 use super::disk::{self, Alive, other};
 use super::snapshot::{self, SnapshotFile, family};
-use super::wire::{Entry, LogId, Meta, StoredMembers, Types, meta_from, meta_to};
+use super::wire::{LogId, Members, Meta, StoredMembers, Types, meta_from, meta_to};
 use crate::metrics::IndexMetrics;
 use crate::supernode::index::{self, Index};
 use crate::tasks;
@@ -67,9 +67,9 @@ impl State {
                 std::fs::remove_file(path)?;
             }
         }
+        let families = [FAMILY].iter().chain(FAMILIES);
         let options = disk::options(MEMTABLE_BYTES);
-        let mut descriptors = index::descriptors(&options);
-        descriptors.push(ColumnFamilyDescriptor::new(FAMILY, options.clone()));
+        let descriptors = families.map(|name| ColumnFamilyDescriptor::new(*name, options.clone()));
         let path = directory.join("state");
         let db = Arc::new(DB::open_cf_descriptors(&options, path, descriptors)?);
         if let Some(file) = SnapshotFile::open(&snapshots.join(INSTALL))? {
@@ -140,16 +140,15 @@ impl State {
         Ok(Some(Snapshot { meta, snapshot: file }))
     }
 
-    fn apply(&self, entries: Vec<Entry>, meta: &Meta) -> io::Result<Vec<Vec<v1::CommandReply>>> {
-        let commands = |entry: Entry| match entry.payload {
-            EntryPayload::Normal(batch) => Some((entry.log_id.index, batch.0)),
-            EntryPayload::Blank | EntryPayload::Membership(_) => None,
-        };
-        let group: Vec<_> = entries.into_iter().filter_map(commands).collect();
+    fn apply(
+        &self,
+        group: &[(u64, v1::CommandBatch)],
+        meta: &Meta,
+    ) -> io::Result<Vec<Vec<v1::CommandReply>>> {
         let mut batch = WriteBatch::default();
         let replies = match group.is_empty() {
             true => Vec::new(),
-            false => self.index.apply(&group, &mut batch).map_err(other)?,
+            false => self.index.apply(group, &mut batch).map_err(other)?,
         };
         if replies.len() != group.len() {
             return Err(io::Error::other("the index did not answer every batch"));
@@ -159,6 +158,18 @@ impl State {
         self.index.committed();
         Ok(replies)
     }
+}
+
+/// Whom `members` leaves out, as a command to the index: they are retired with the membership's own
+/// entry, all or nothing.
+fn retired(before: &Members, members: &Members) -> Option<v1::CommandBatch> {
+    let gone = before.nodes().filter(|(id, _)| members.get_node(id).is_none());
+    let node_ids: Vec<u64> = gone.map(|(id, _)| *id).collect();
+    let retire = |node_ids| {
+        let retire = v1::command::Command::Retire(v1::RetireSuperNodes { node_ids });
+        v1::CommandBatch { commands: vec![v1::Command { command: Some(retire) }] }
+    };
+    (!node_ids.is_empty()).then(|| retire(node_ids))
 }
 
 fn missing(path: &Path) -> io::Error {
@@ -227,18 +238,24 @@ impl Machine {
         group: Vec<io::Result<EntryResponder<Types>>>,
     ) -> io::Result<()> {
         let mut meta = self.meta.clone();
-        let (mut entries, mut waiting) = (Vec::new(), Vec::new());
+        let (mut commands, mut waiting) = (Vec::new(), Vec::new());
         for item in group {
             let (entry, responder) = item?;
             meta.last_log_id = Some(entry.log_id);
-            if let EntryPayload::Membership(members) = &entry.payload {
-                meta.last_membership = StoredMembers::new(Some(entry.log_id), members.clone());
-            }
-            waiting.push((matches!(entry.payload, EntryPayload::Normal(_)), responder));
-            entries.push(entry);
+            let batch = match entry.payload {
+                EntryPayload::Blank => None,
+                EntryPayload::Normal(batch) => Some(batch.0),
+                EntryPayload::Membership(members) => {
+                    let gone = retired(meta.last_membership.membership(), &members);
+                    meta.last_membership = StoredMembers::new(Some(entry.log_id), members);
+                    gone
+                }
+            };
+            waiting.push((batch.is_some(), responder));
+            commands.extend(batch.map(|batch| (entry.log_id.index, batch)));
         }
         let (state, meta_then) = (Arc::clone(&self.state), meta.clone());
-        let work = move || state.apply(entries, &meta_then);
+        let work = move || state.apply(&commands, &meta_then);
         let replies = tasks::blocking("raft apply", work).await.map_err(other)??;
         self.meta = meta;
         self.report();

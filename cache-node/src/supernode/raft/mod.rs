@@ -11,15 +11,21 @@
 //! | `log`, `machine`, `snapshot`, `disk` | storage |
 //! | `network`, `service` | the two sides of calls between super-nodes |
 //! | `leader` | what only the leader can do, asked of it from anywhere |
+//! | `plan` | PURE: one change of the membership, or why not |
+//! | `members`, `entry`, `roster` | changing the membership, the way into it, who is in it |
 //! | `watch` | what this super-node knows of the tier |
 //!
-//! Not here: removing members; who should be one.
+//! Not here: who should be a member.
 
 mod disk;
+mod entry;
 mod leader;
 mod log;
 mod machine;
+mod members;
 mod network;
+pub(crate) mod plan;
+mod roster;
 mod service;
 mod snapshot;
 #[cfg(test)]
@@ -142,6 +148,7 @@ impl Default for Compaction {
 }
 
 type Core = openraft::Raft<Types, Machine>;
+type RaftClient = v1::raft_client::RaftClient<tonic::transport::Channel>;
 
 struct Inner {
     me: u64,
@@ -211,7 +218,9 @@ impl Raft {
         let (joins, receiving, alive) = (Default::default(), Default::default(), watched);
         let inner =
             Inner { me, core, network, state, tier, applied, metrics, joins, receiving, alive };
-        Ok((Self { inner: Arc::new(inner) }, index))
+        let raft = Self { inner: Arc::new(inner) };
+        tasks.spawn_until_stopped("raft-members", raft.clone().keep());
+        Ok((raft, index))
     }
 
     /// What this super-node knows of the tier, as it changes.
@@ -287,18 +296,9 @@ impl Raft {
         let replicated = metrics.replication.unwrap_or_default().into_iter();
         let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
         let others = replicated.filter(|(id, _)| *id != self.inner.me && voters.contains(id));
-        let Some((heir, _)) = others.max_by_key(|(_, upto)| *upto).filter(|_| self.is_leader())
-        else {
-            return Ok(());
-        };
-        self.inner.core.trigger().transfer_leader(heir).await.map_err(closed)?;
-        let deadline = Duration::from_millis(TRANSFER_DEADLINE_MS);
-        let mut tier = self.watch();
-        let me = Some(NodeId(self.inner.me));
-        let handed = tier.wait_for(|state| state.leader.is_some() && state.leader != me);
-        match tokio::time::timeout(deadline, handed).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(RpcError::new(ErrorKind::Retry, "no voter took over the lead in time")),
+        match others.max_by_key(|(_, upto)| *upto).filter(|_| self.is_leader()) {
+            Some((heir, _)) => self.hand_lead(NodeId(heir)).await,
+            None => Ok(()),
         }
     }
 

@@ -73,7 +73,11 @@ impl AddressBook {
 
 /// A member as the log's membership names it.
 pub(super) fn node_of(info: &v1::NodeInfo) -> v1::RaftNode {
-    v1::RaftNode { name: info.name.clone(), cluster_address: info.cluster_address.clone() }
+    v1::RaftNode {
+        name: info.name.clone(),
+        cluster_address: info.cluster_address.clone(),
+        held_back: false,
+    }
 }
 
 /// Makes callers.

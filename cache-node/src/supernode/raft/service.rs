@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::snapshot::SnapshotFile;
 use super::wire::{self, log_id_from, some_vote, vote_to};
-use super::{Proposed, Raft, machine};
+use super::{Proposed, Raft, machine, plan};
 use crate::{rpc, tasks};
 
 /// Longest snapshot that is taken, in bytes.
@@ -32,6 +32,10 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 impl RaftService {
     /// Checks that the caller is the super-node `id`.
     fn caller<T>(&self, request: &Request<T>, id: u64) -> Result<(), Status> {
+        if self.0.inner.state.index().is_retired(NodeId(id)) {
+            let message = plan::Refusal::Retired(NodeId(id)).to_string();
+            return Err(RpcError::new(ErrorKind::Denied, message).into());
+        }
         let Some(node) = self.0.node(id) else {
             let message = format!("super-node {} is not known here", NodeId(id));
             return Err(RpcError::new(ErrorKind::Denied, message).into());
@@ -125,6 +129,20 @@ impl v1::raft_server::Raft for RaftService {
         self.caller(&request, request.get_ref().node_id)?;
         let position = within_write(self.0.read_position()).await?;
         Ok(Response::new(v1::ReadPositionReply { position }))
+    }
+
+    async fn members(&self, request: Request<v1::MembersRequest>) -> Answer<v1::MembersReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(within_write(self.0.members_here()).await?))
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<v1::ChangeMembershipRequest>,
+    ) -> Answer<v1::ChangeMembershipReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        let changed = self.0.change_asked(request.into_inner());
+        Ok(Response::new(within_write(changed).await?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Three super-nodes in one process over loopback TCP with mutual TLS.
 
 mod cluster;
+mod membership;
 mod storage;
 
 use std::time::Duration;
@@ -12,6 +13,8 @@ use self::cluster::{Cluster, SuperNode};
 use super::Compaction;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A super-node that was silent for so long may be replaced by its namesake.
+const ABSENCE: Duration = Duration::from_secs(2);
 
 /// The name by which the effect of [`commands`] is found in the state, whatever the index makes of it.
 fn mark(tag: u64) -> String {
@@ -57,8 +60,8 @@ async fn a_tier_outlives_its_leader() {
         }
     }
     // Joining again changes nothing; joining elsewhere names the leader.
-    one.raft.join(two.info.clone(), PATIENCE).await.unwrap();
-    let redirect = two.raft.join(three.info.clone(), PATIENCE).await.unwrap_err();
+    one.raft.join(two.info.clone(), ABSENCE, PATIENCE).await.unwrap();
+    let redirect = two.raft.join(three.info.clone(), ABSENCE, PATIENCE).await.unwrap_err();
     assert_eq!(redirect.kind, ErrorKind::Redirect);
     assert_eq!(redirect.address, one.info.cluster_address);
 
@@ -115,7 +118,7 @@ async fn a_late_member_starts_from_a_snapshot() {
 
     let two = cluster.start("two", 2, cluster.directory(), false).await;
     two.raft.learn_address(&one.info);
-    one.raft.join(two.info.clone(), PATIENCE).await.unwrap();
+    one.raft.join(two.info.clone(), ABSENCE, PATIENCE).await.unwrap();
     holds(&two, first, 0).await;
     let position = propose(&two, 100).await;
     holds(&two, position, 100).await;

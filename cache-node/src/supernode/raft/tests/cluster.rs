@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use super::super::{Compaction, Raft, RaftConfig};
-use super::PATIENCE;
+use super::{ABSENCE, PATIENCE};
 use crate::metrics::{IndexMetrics, Metrics};
 use crate::rpc::{self, Channels};
 use crate::tasks::Tasks;
@@ -121,7 +121,7 @@ impl Cluster {
         for (voters, joiner) in [(2, &two), (3, &three)] {
             joiner.raft.learn_address(&one.info);
             one.raft.watch().wait_for(|tier| tier.leader.is_some()).await.unwrap();
-            one.raft.join(joiner.info.clone(), PATIENCE).await.unwrap();
+            one.raft.join(joiner.info.clone(), ABSENCE, PATIENCE).await.unwrap();
             let mut tier = joiner.raft.watch();
             let joined = tier.wait_for(|tier| tier.voters.len() == voters);
             tokio::time::timeout(PATIENCE, joined).await.unwrap().unwrap();
