@@ -17,7 +17,7 @@ pub(super) struct UpArgs {
     /// Super-nodes: 1, 3, 5 or 7 [default: as in the data directory, else 3]
     #[arg(long, value_name = "COUNT")]
     super_nodes: Option<u16>,
-    /// Nodes: 1 to 50 [default: as in the data directory, else 3]
+    /// Nodes: 0 to 50; without any, a tier alone [default: as in the data directory, else 3]
     #[arg(long, value_name = "COUNT")]
     nodes: Option<u16>,
     /// The origin to cache, such as http://127.0.0.1:8000

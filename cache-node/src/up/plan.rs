@@ -173,8 +173,8 @@ fn counts(options: &UpOptions, record: Option<&Record>) -> Result<(u16, u16), Up
             "--super-nodes is {super_nodes}; expected 1, 3, 5 or 7, so that a vote has a majority"
         )));
     }
-    if !(1..=NODES_MAX).contains(&nodes) {
-        return Err(UpError::Usage(format!("--nodes is {nodes}; expected 1 to {NODES_MAX}")));
+    if nodes > NODES_MAX {
+        return Err(UpError::Usage(format!("--nodes is {nodes}; expected 0 to {NODES_MAX}")));
     }
     Ok((super_nodes, nodes))
 }

@@ -85,25 +85,34 @@ impl Facts {
         }
         let demo = self.demo_origin_pid.map(|pid| format!(" (demo origin, pid {pid})"));
         let first = self.nodes.first();
-        let edge = first.and_then(|node| node.edge.as_deref()).unwrap_or_default();
-        let admin = first.map_or("", |node| node.admin.as_str());
+        let admin = first.or(self.super_nodes.first()).map_or("", |member| member.admin.as_str());
+        let edge = first.and_then(|node| node.edge.as_deref());
+        let (fetch, purge) = edge.map(|edge| self.uses(edge, admin)).unwrap_or_default();
         format!(
             "{table}\n\
              origin   {}{}\n\
              data     {}\n\
              logs     {}/logs\n\
              token    {}\n\
-             fetch    curl -i {edge}/\n\
+             {fetch}\
              look     shoal status --admin {admin}\n\
-             purge    shoal purge {edge}/ --admin {admin} --token-file {}\n\
+             {purge}\
              stop     Ctrl-C\n",
             self.origin,
             demo.unwrap_or_default(),
             self.data_dir,
             self.data_dir,
             self.token_file,
-            self.token_file,
         )
+    }
+
+    /// What can be done with an edge.
+    fn uses(&self, edge: &str, admin: &str) -> (String, String) {
+        let token_file = &self.token_file;
+        let fetch = format!("fetch    curl -i {edge}/\n");
+        let purge =
+            format!("purge    shoal purge {edge}/ --admin {admin} --token-file {token_file}\n");
+        (fetch, purge)
     }
 }
 
@@ -148,6 +157,17 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&facts.json()).unwrap();
         assert!(json["demo_origin_pid"].is_null());
         assert_eq!(json["origin"], "http://origin.example.com");
+    }
+
+    #[test]
+    fn a_tier_alone_has_nothing_to_fetch_from() {
+        let none = UpOptions { super_nodes: Some(1), nodes: Some(0), ..UpOptions::default() };
+        let facts = facts(&none);
+        let text = facts.text();
+        assert!(!text.contains("fetch") && !text.contains("purge"), "{text}");
+        assert!(text.contains("shoal status --admin http://127.0.0.1:18280\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&facts.json()).unwrap();
+        assert_eq!(json["nodes"], serde_json::json!([]));
     }
 
     #[test]
