@@ -6,9 +6,11 @@
 
 mod labels;
 
+use std::time::Duration;
+
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 pub use labels::{PerRefusal, PerTier, Refusal, Tier};
@@ -62,6 +64,12 @@ impl Metrics {
         let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
         self.registry.register(Box::new(gauges.clone()))?;
         Ok(gauges)
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
+        let gauge = Gauge::new(name, help)?;
+        self.registry.register(Box::new(gauge.clone()))?;
+        Ok(gauge)
     }
 
     fn counters(
@@ -370,6 +378,14 @@ pub struct IndexMetrics {
     pub heads: IntGauge,
     /// Seconds to append and sync entries to the log.
     pub sync_seconds: Histogram,
+    /// Seconds that each group of entries took to be applied; the next waits so long.
+    pub apply_pause_seconds: Histogram,
+    /// The longest of them since the start, in seconds.
+    pub apply_pause_max_seconds: Gauge,
+    /// Bytes of snapshots sent to other super-nodes.
+    pub snapshot_sent_bytes: IntCounter,
+    /// Bytes of snapshots received from other super-nodes.
+    pub snapshot_received_bytes: IntCounter,
 }
 
 impl IndexMetrics {
@@ -396,7 +412,33 @@ impl IndexMetrics {
                 "Seconds to append and sync entries to the log.",
                 &LATENCY_S,
             )?,
+            apply_pause_seconds: m.histogram(
+                "shoal_index_apply_pause_seconds",
+                "Seconds that a group of entries took to be applied; the next waits so long.",
+                &LATENCY_S,
+            )?,
+            apply_pause_max_seconds: m.seconds(
+                "shoal_index_apply_pause_max_seconds",
+                "The longest that a group of entries took to be applied since the start.",
+            )?,
+            snapshot_sent_bytes: m.counter(
+                "shoal_index_snapshot_sent_bytes_total",
+                "Bytes of snapshots sent to other super-nodes.",
+            )?,
+            snapshot_received_bytes: m.counter(
+                "shoal_index_snapshot_received_bytes_total",
+                "Bytes of snapshots received from other super-nodes.",
+            )?,
         })
+    }
+
+    /// A group of entries took so long to be applied.
+    pub fn note_apply(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.apply_pause_seconds.observe(seconds);
+        if seconds > self.apply_pause_max_seconds.get() {
+            self.apply_pause_max_seconds.set(seconds);
+        }
     }
 }
 

@@ -12,13 +12,14 @@ const PAGE: &str = "docs/metrics.md";
 
 /// Registering methods of `Metrics`, with the type that Prometheus shows and whether a label's
 /// name follows the help.
-const METHODS: [(&str, &str, bool); 6] = [
+const METHODS: [(&str, &str, bool); 7] = [
     ("counter", "counter", false),
     ("counters", "counter", true),
     ("gauge", "gauge", false),
     ("gauges", "gauge", true),
     ("histogram", "histogram", false),
     ("histograms", "histogram", true),
+    ("seconds", "gauge", false),
 ];
 
 /// One metric as it is registered.

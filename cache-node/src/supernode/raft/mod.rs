@@ -8,7 +8,10 @@
 //! | file | purpose |
 //! |---|---|
 //! | `wire` | the library's types and our messages |
-//! | `log`, `machine`, `snapshot`, `disk` | storage |
+//! | `log`, `durable`, `sizes` | the log, how far it is durable, how long it is |
+//! | `machine`, `state`, `snapshot`, `receive` | the state, its copies, and where they come from |
+//! | `compact` | when to take a snapshot, what to purge |
+//! | `disk` | what they have in common |
 //! | `network`, `service` | the two sides of calls between super-nodes |
 //! | `leader` | what only the leader can do, asked of it from anywhere |
 //! | `plan` | PURE: one change of the membership, or why not |
@@ -17,7 +20,9 @@
 //!
 //! Not here: who should be a member.
 
+mod compact;
 mod disk;
+mod durable;
 mod entry;
 mod leader;
 mod log;
@@ -25,9 +30,12 @@ mod machine;
 mod members;
 mod network;
 pub(crate) mod plan;
+mod receive;
 mod roster;
 mod service;
+mod sizes;
 mod snapshot;
+mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -35,7 +43,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +53,12 @@ use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::raft_server::RaftServer;
 use shoal_proto::{ClusterId, ErrorKind, NodeId, RpcError};
 
+use self::compact::Compaction;
 use self::disk::Alive;
 use self::log::LogStore;
-use self::machine::{Machine, State};
+use self::machine::Machine;
 use self::network::{AddressBook, Network, node_of};
+use self::state::State;
 use self::wire::Types;
 use super::index::{Index, IndexError};
 use crate::metrics::IndexMetrics;
@@ -97,7 +107,7 @@ pub struct RaftConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum RaftError {
     /// The directory is another's.
-    #[error("raft log {}: belongs to super-node {found}, not {expected}; use its own data directory", path.display())]
+    #[error("raft data {}: belongs to super-node {found}, not {expected}; use its own data directory", path.display())]
     Foreign {
         /// Which database.
         path: PathBuf,
@@ -116,6 +126,24 @@ pub enum RaftError {
         /// The last position.
         last: Option<u64>,
     },
+    /// The log is not what was written: what others count on may be missing.
+    #[error("raft log {}: is damaged: {what}; this super-node must not vote any more: empty the data directory and join under a new node id", path.display())]
+    Damaged {
+        /// Which database.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The state and its snapshot are damaged, and the log begins after what is left.
+    #[error("raft state {}: ends at {state:?}, but the log begins after {purged}, and no snapshot is whole; empty the data directory and join under a new node id", path.display())]
+    Lost {
+        /// Which directory.
+        path: PathBuf,
+        /// Up to where there is a state.
+        state: Option<u64>,
+        /// Up to where the log was purged.
+        purged: u64,
+    },
     /// The database failed.
     #[error("raft database: {0}")]
     Store(#[from] rocksdb::Error),
@@ -130,20 +158,11 @@ pub enum RaftError {
     Core(String),
 }
 
-/// When snapshots are taken and logs purged, in entries.
-#[derive(Clone, Copy, Debug)]
-struct Compaction {
-    /// A snapshot after so many.
-    every: u64,
-    /// Kept behind a snapshot, so that a short absence needs no snapshot.
-    keep: u64,
-    /// A follower further behind gets a snapshot; above `every`, or it would not help.
-    lag: u64,
-}
-
-impl Default for Compaction {
-    fn default() -> Self {
-        Self { every: 10_000, keep: 5_000, lag: 20_000 }
+impl RaftError {
+    fn foreign(path: &Path, found: &v1::RaftIdentity, mine: &v1::RaftIdentity) -> Self {
+        let name =
+            |who: &v1::RaftIdentity| format!("{} of cluster {}", who.node_id, who.cluster_id);
+        Self::Foreign { path: path.to_owned(), found: name(found), expected: name(mine) }
     }
 }
 
@@ -195,16 +214,13 @@ impl Raft {
         let cluster_id = config.cluster_id.to_string();
         let dir = config.dir.join("raft");
         let opening = metrics.clone();
-        let open = move || {
-            let state = State::open(&dir, Arc::clone(&alive))?;
-            let identity = v1::RaftIdentity { cluster_id, node_id: me };
-            let log = LogStore::open(&dir.join("log"), &identity, opening, alive)?;
-            Ok::<_, RaftError>((Arc::new(state), log))
-        };
+        let identity = v1::RaftIdentity { cluster_id, node_id: me };
+        let open = move || open(&dir, &identity, opening, alive);
         let (state, log) =
             crate::tasks::blocking("raft open", open).await.map_err(core_error)??;
         let (applying, applied) = tokio::sync::watch::channel(0);
-        let machine = Machine::new(Arc::clone(&state), applying, metrics.clone())?;
+        let sizes = Arc::clone(log.sizes());
+        let machine = Machine::new(Arc::clone(&state), applying, log.progress(), metrics.clone())?;
         let index = Arc::clone(state.index());
         let network = Network { me, book: AddressBook::default(), channels };
         let settings = Arc::new(settings(&config.cluster_id, compaction)?);
@@ -215,6 +231,7 @@ impl Raft {
             core.initialize(alone).await.map_err(core_error)?;
         }
         let tier = watch::follow(&core, &tasks, metrics.clone());
+        compact::follow(&core, sizes, compaction, &tasks);
         let (joins, receiving, alive) = (Default::default(), Default::default(), watched);
         let inner =
             Inner { me, core, network, state, tier, applied, metrics, joins, receiving, alive };
@@ -318,6 +335,27 @@ impl Raft {
         }
         tracing::warn!("raft still has its log open");
     }
+}
+
+/// Opens the log, which must be sound, and the state, which must fit it.
+fn open(
+    dir: &Path,
+    identity: &v1::RaftIdentity,
+    metrics: IndexMetrics,
+    alive: Alive,
+) -> Result<(Arc<State>, LogStore), RaftError> {
+    std::fs::create_dir_all(dir)?;
+    let log = LogStore::open(&dir.join("log"), identity, metrics, Arc::clone(&alive))?;
+    let state = State::open(dir, identity, alive)?;
+    let applied = state.applied()?.last_log_id;
+    log.reconcile(applied, state.installed())?;
+    let snapshot = state.snapshots().current().and_then(|snapshot| snapshot.position());
+    let (held, purged) = (applied.max(snapshot), log.purged()?);
+    if held < purged {
+        let (state, purged) = (held.map(|id| id.index), purged.map_or(0, |id| id.index));
+        return Err(RaftError::Lost { path: dir.to_owned(), state, purged });
+    }
+    Ok((Arc::new(state), log))
 }
 
 fn core_error(error: impl std::fmt::Display) -> RaftError {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,13 +19,10 @@ use shoal_proto::{NodeId, RpcError};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::snapshot::SnapshotFile;
+use super::snapshot::SnapshotDir;
 use super::wire::{self, Types, Vote, log_id_to, some_vote, vote_to};
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
-use crate::tasks;
 
-/// Bytes of a snapshot in one message.
-const PIECE_BYTES: usize = 1024 * 1024;
 /// Deadline of an append that carries entries, in milliseconds. The library's own, three quarters
 /// of a heartbeat, is for heartbeats: cutting off entries that the other side is just syncing would
 /// send them again, to a disk that is already slow. Heartbeats have a connection stream of their
@@ -135,7 +131,7 @@ fn malformed(error: impl std::error::Error) -> Failed {
 }
 
 impl RaftNetworkV2<Types> for Peer {
-    type SnapshotData = SnapshotFile;
+    type SnapshotData = SnapshotDir;
 
     async fn append_entries(
         &mut self,
@@ -181,17 +177,19 @@ impl RaftNetworkV2<Types> for Peer {
         wire::vote_reply_from(reply).map_err(malformed)
     }
 
+    /// Offers the snapshot; the other side fetches what it lacks, in pieces, and installs it. The
+    /// offer holds the snapshot meanwhile, so that its files stay.
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+        snapshot: openraft::alias::SnapshotOf<Types, SnapshotDir>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let length = snapshot.snapshot.file.metadata();
-        let length = length.map_err(|error| NetworkError::new(&error))?.len();
+        let manifest = Some(snapshot.snapshot.manifest().clone());
         let mut client = self.client()?;
-        let call = client.install_snapshot(pieces(vote, snapshot.snapshot, length));
+        let offer = v1::SnapshotOffer { vote: Some(vote_to(&vote)), manifest };
+        let call = client.install_snapshot(offer);
         let reply = tokio::select! {
             closed = cancel => return Err(closed.into()),
             reply = self.call(RPCTypes::InstallSnapshot, option.soft_ttl(), call) => reply?,
@@ -217,35 +215,4 @@ impl RaftNetworkV2<Types> for Peer {
             false => Err(TransferLeaderError::LogNotFlushed { expected, actual: None }),
         })
     }
-}
-
-/// The messages of a snapshot of `length` bytes. Ends early, which the other side notices, when
-/// the file cannot be read.
-fn pieces(
-    vote: Vote,
-    file: SnapshotFile,
-    length: u64,
-) -> impl futures::Stream<Item = v1::SnapshotPiece> + Send {
-    use v1::snapshot_piece::Piece;
-    let start = Piece::Start(v1::SnapshotStart { vote: Some(vote_to(&vote)), length });
-    let data = futures::stream::unfold((file, 0), move |(file, at)| async move {
-        let size = usize::try_from(length - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        if size == 0 {
-            return None;
-        }
-        let reader = Arc::clone(&file.file);
-        let read = move || {
-            let mut piece = vec![0; size];
-            reader.read_exact_at(&mut piece, at).map(|()| piece)
-        };
-        match tasks::blocking("raft snapshot read", read).await {
-            Ok(Ok(piece)) => Some((Piece::Data(piece.into()), (file, at + size as u64))),
-            failed => {
-                tracing::error!(?failed, path = %file.path.display(), "cannot read a snapshot");
-                None
-            }
-        }
-    });
-    let all = futures::StreamExt::chain(futures::stream::iter([start]), data);
-    futures::StreamExt::map(all, |piece| v1::SnapshotPiece { piece: Some(piece) })
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod membership;
+mod snapshots;
 mod storage;
 
 use std::time::Duration;
@@ -104,7 +105,7 @@ async fn a_tier_outlives_its_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_member_starts_from_a_snapshot() {
-    let cluster = Cluster::new(Compaction { every: 20, keep: 0, lag: 40 });
+    let cluster = Cluster::new(Compaction { every: 20, keep: 0, lag: 40, ..Default::default() });
     let one = cluster.start("one", 1, cluster.directory(), true).await;
     let mut first = None;
     for tag in 0..64 {
