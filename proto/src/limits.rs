@@ -1,6 +1,8 @@
 //! Every bound that two processes share, with its unit; related ones are checked against each
 //! other at compile time. Bounds of one process alone stand in the module that keeps them.
 
+use crate::id::OBJECT_REF_BYTES;
+
 /// Largest message of any service, in bytes.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -39,7 +41,13 @@ pub const HOLDERS_ANSWERED_MAX: usize = 16;
 /// Most ranges in one request for chunks.
 pub const CHUNK_RANGES_MAX: usize = 256;
 /// Most holder changes in one announcement.
-pub const ANNOUNCE_CHANGES_MAX: usize = 1_024;
+pub const ANNOUNCE_CHANGES_MAX: usize = 16_384;
+/// Most bytes of references and bitmaps in one announcement.
+pub const ANNOUNCE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest bitmap of one holder, in bytes: a bit a chunk.
+pub const BITMAP_BYTES_MAX: usize = CHUNKS_MAX.div_ceil(8) as usize;
+/// Most objects in one request for holders.
+pub const LOCATE_OBJECTS_MAX: usize = 1_024;
 /// Most leases in one renewal.
 pub const RENEW_LEASES_MAX: usize = 4_096;
 /// Most fences kept and sent: older ones are compacted into their site's.
@@ -69,6 +77,9 @@ const _: () = {
     assert!((CHUNK_BYTES_MAX as usize) + 64 * 1024 <= RPC_MESSAGE_BYTES_MAX);
     assert!(SMALL_CHUNK_BODY_BYTES_MAX / CHUNK_BYTES_MIN as u64 <= CHUNKS_MAX as u64);
     assert!(CHUNKS_MAX as usize * 32 + 2 * HEADER_BLOCK_BYTES_MAX <= RPC_MESSAGE_BYTES_MAX);
+    assert!(ANNOUNCE_CHANGES_MAX * OBJECT_REF_BYTES <= ANNOUNCE_BYTES_MAX);
+    assert!(ANNOUNCE_BYTES_MAX + ANNOUNCE_CHANGES_MAX * 16 <= RPC_MESSAGE_BYTES_MAX / 2);
+    assert!(LOCATE_OBJECTS_MAX * HOLDERS_ANSWERED_MAX * 2 * 9 <= RPC_MESSAGE_BYTES_MAX);
     assert!(HEARTBEAT_MS * 4 <= SESSION_LEASE_MS);
     assert!(FILL_RENEW_MS * 3 <= FILL_LEASE_MS);
 };

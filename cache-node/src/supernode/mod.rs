@@ -9,6 +9,7 @@
 //! | `sweep` | PURE: super-nodes that fell silent |
 //! | `selection` | PURE: who is to be a voter
 //! | `holders` | PURE: which holders to name to whom |
+//! | `clearing` | on the leader: takes out of the index what is of no use any more |
 //! | `checks` | PURE: requests against the limits |
 //! | `timing` | PURE: the tier's times, all from the session lease |
 //! | `tier` | what the parts share |
@@ -26,6 +27,7 @@
 mod acquire;
 mod batch;
 mod checks;
+mod clearing;
 mod holders;
 pub mod index;
 mod joining;
@@ -186,6 +188,7 @@ impl SuperNode {
         tasks.spawn_until_stopped("tier-view", view::run(tier.clone()));
         tasks.spawn_until_stopped("tier-standing", standing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-reaper", reaper::run(tier.clone()));
+        tasks.spawn_until_stopped("tier-clearing", clearing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-joining", joining::run(tier.clone(), seeds));
         Ok(Self { tier })
     }

@@ -146,12 +146,18 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Answer<v1::LocateReply> {
-        let object = id_from::<ObjectId>("object_id", &request.get_ref().object_id)?;
+        let request = request.into_inner();
+        if !request.object_refs.is_empty() {
+            let objects = checks::objects(&request.object_refs)?;
+            let located = self.tier.read(move |tier| acquire::locate(tier, &objects)).await?;
+            return Ok(Response::new(v1::LocateReply { holders: Vec::new(), located }));
+        }
+        let object = id_from::<ObjectId>("object_id", &request.object_id)?;
         let live = self.tier.read(move |tier| acquire::live_holders(tier, &object, |_| true));
         let mut holders = live.await?;
         holders.truncate(HOLDERS_ANSWERED_MAX);
         let holders = holders.into_iter().map(v1::Holder::from).collect();
-        Ok(Response::new(v1::LocateReply { holders }))
+        Ok(Response::new(v1::LocateReply { holders, located: Vec::new() }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {

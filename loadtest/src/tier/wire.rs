@@ -5,12 +5,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use shoal_proto::{
-    ErrorKind, RpcError,
+    ErrorKind, ObjectId, ObjectRef, RpcError,
+    id::OBJECT_REF_BYTES,
     limits::{ANNOUNCE_CHANGES_MAX, FILL_LEASE_MS, RPC_DEADLINE_MS, WRITE_DEADLINE_MS},
-    wire::v1::{
-        self, acquire_reply::Answer, fence_matcher::Matcher, holder_change::Change,
-        index_client::IndexClient,
-    },
+    wire::v1::{self, acquire_reply::Answer, fence_matcher::Matcher, index_client::IndexClient},
 };
 use tonic::{Response, Status, transport::Channel};
 
@@ -92,25 +90,16 @@ pub async fn announce(
     objects: &[Object],
     holding: Holding,
 ) -> Result<(), RpcError> {
-    let mut ids = BytesMut::with_capacity(objects.len() * 2 * ID_BYTES);
+    let mut refs = BytesMut::with_capacity(objects.len() * OBJECT_REF_BYTES);
     for object in objects {
-        ids.extend_from_slice(&object.id);
-        ids.extend_from_slice(&object.key);
+        refs.extend_from_slice(&ObjectRef::from(&ObjectId::new(object.id)).0);
     }
-    let ids: Bytes = ids.freeze();
-    let change = match holding {
-        Holding::Complete => Change::Complete(true),
-        Holding::Gone => Change::Gone(true),
+    let refs = refs.freeze();
+    let (complete, gone) = match holding {
+        Holding::Complete => (refs, Bytes::new()),
+        Holding::Gone => (Bytes::new(), refs),
     };
-    let changes = (0..objects.len()).map(|at| {
-        let start = at * 2 * ID_BYTES;
-        v1::HolderChange {
-            object_id: ids.slice(start..start + ID_BYTES),
-            key: ids.slice(start + ID_BYTES..start + 2 * ID_BYTES),
-            change: Some(change.clone()),
-        }
-    });
-    let request = v1::AnnounceRequest { node_id, changes: changes.collect() };
+    let request = v1::AnnounceRequest { node_id, complete, gone, partial: Vec::new() };
     within(WRITE_DEADLINE_MS, client(channel).announce(request)).await.map(drop)
 }
 
@@ -119,7 +108,8 @@ pub async fn announce(
 /// # Errors
 /// When it does not answer in time.
 pub async fn locate(channel: &Channel, object: &Object) -> Result<usize, RpcError> {
-    let request = v1::LocateRequest { object_id: Bytes::copy_from_slice(&object.id) };
+    let request =
+        v1::LocateRequest { object_id: Bytes::copy_from_slice(&object.id), ..Default::default() };
     Ok(within(RPC_DEADLINE_MS, client(channel).locate(request)).await?.holders.len())
 }
 

@@ -1,11 +1,12 @@
 //! PURE. The members that the index knows, and their sessions.
 //!
-//! Invariants: one member a name; a live member's id is nobody else's to take; a member goes down only with the session that vouches for it;
-//! members that are down are bounded, and so are all. A super-node that was taken out of the tier
-//! is retired: its id is no super-node's ever again. Of retired ids the newest are kept; an older
-//! one is still refused by its own data directory, which knows that it was removed.
+//! Invariants: one member a name; a live member's id is nobody else's to take; a member goes down
+//! only with the session that vouches for it; members that are down are bounded, and so are all. A
+//! super-node that was taken out of the tier is retired: its id is no super-node's ever again. Of
+//! retired ids the newest are kept; an older one is still refused by its own data directory, which
+//! knows that it was removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_proto::NodeId;
@@ -36,8 +37,6 @@ pub struct Record {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     records: BTreeMap<NodeId, Record>,
-    /// Nodes that will not be back, while the index still says that they hold something.
-    forgotten: BTreeSet<NodeId>,
     /// Super-nodes that were taken out of the tier, and the position at which they were.
     retired: BTreeMap<NodeId, u64>,
 }
@@ -47,8 +46,8 @@ pub(super) struct Members {
 pub(super) struct Changed {
     /// Members to be written, put or removed.
     pub(super) nodes: Vec<NodeId>,
-    /// The member was unknown until now.
-    pub(super) created: bool,
+    /// The id was another node's until now.
+    pub(super) renamed: bool,
 }
 
 impl Members {
@@ -76,12 +75,12 @@ impl Members {
             nodes.push(self.oldest_down()?);
         }
         nodes.iter().for_each(|gone| self.forget(*gone));
-        self.forgotten.remove(&id);
         let super_node = NodeId(put.super_node_id);
         let record = Record { member, session_id: put.session_id, super_node, position };
-        let created = self.records.insert(id, record).is_none();
+        let name = record.member.name.clone();
+        let before = self.records.insert(id, record);
         nodes.push(id);
-        Some(Changed { nodes, created })
+        Some(Changed { nodes, renamed: before.is_some_and(|other| other.member.name != name) })
     }
 
     /// A session's lease ran out; `None` when another session vouches for the member by now.
@@ -99,7 +98,7 @@ impl Members {
             self.forget(oldest);
             nodes.push(oldest);
         }
-        Some(Changed { nodes, created: false })
+        Some(Changed { nodes, renamed: false })
     }
 
     /// Super-nodes were taken out of the tier at `position`.
@@ -118,7 +117,7 @@ impl Members {
             self.retired.remove(&oldest);
             nodes.push(oldest);
         }
-        Changed { nodes, created: false }
+        Changed { nodes, renamed: false }
     }
 
     /// Takes in the mark of a retired super-node.
@@ -143,7 +142,6 @@ impl Members {
 
     fn forget(&mut self, id: NodeId) {
         self.records.remove(&id);
-        self.forgotten.insert(id);
     }
 
     /// Takes in a record as it was written.
@@ -164,24 +162,10 @@ impl Members {
         Ok(())
     }
 
-    /// Takes in the mark of a node that will not be back.
-    pub(super) fn restore_forgotten(&mut self, id: NodeId) {
-        self.forgotten.insert(id);
-    }
-
-    /// Nothing says any more that this forgotten node holds anything.
-    pub(super) fn forgotten_wholly(&mut self, id: NodeId) {
-        self.forgotten.remove(&id);
-    }
-
-    /// A node that will not be back and is still said to hold something.
-    pub(super) fn first_forgotten(&self) -> Option<NodeId> {
-        self.forgotten.first().copied()
-    }
-
-    /// Whether the node will not be back.
-    pub(super) fn is_forgotten(&self, id: NodeId) -> bool {
-        self.forgotten.contains(&id)
+    /// Whether a member is down, and has been since this session of its ended.
+    pub(super) fn is_down(&self, id: NodeId, session_id: u64) -> bool {
+        let record = self.records.get(&id);
+        record.is_some_and(|record| !record.member.up && record.session_id == session_id)
     }
 
     /// A member's record, to be written.
@@ -243,8 +227,8 @@ mod tests {
     #[test]
     fn a_member_goes_down_only_with_its_own_session() {
         let mut members = Members::default();
-        assert!(members.put(1, &put(5, "a", 10)).unwrap().created);
-        assert!(!members.put(2, &put(5, "a", 11)).unwrap().created);
+        assert!(members.put(1, &put(5, "a", 10)).is_some());
+        assert!(members.put(2, &put(5, "a", 11)).is_some());
         assert_eq!(members.down(3, &down(5, 10)), None);
         assert!(members.get(NodeId(5)).unwrap().member.up);
         assert!(members.down(4, &down(5, 11)).is_some());
@@ -258,9 +242,8 @@ mod tests {
         let mut members = Members::default();
         members.put(1, &put(5, "a", 10));
         let changed = members.put(2, &put(6, "a", 11)).unwrap();
-        assert_eq!(changed, Changed { nodes: vec![NodeId(5), NodeId(6)], created: true });
+        assert_eq!(changed, Changed { nodes: vec![NodeId(5), NodeId(6)], renamed: false });
         assert_eq!(members.records().count(), 1);
-        assert!(members.is_forgotten(NodeId(5)));
     }
 
     #[test]
@@ -269,7 +252,7 @@ mod tests {
         members.put(1, &put(5, "a", 10));
         assert_eq!(members.put(2, &put(5, "b", 11)), None);
         members.down(3, &down(5, 10));
-        assert!(members.put(4, &put(5, "b", 12)).is_some());
+        assert!(members.put(4, &put(5, "b", 12)).unwrap().renamed);
     }
 
     #[test]
@@ -309,7 +292,7 @@ mod tests {
         };
         members.put(1, &supers(5, "s", 10)).unwrap();
         assert_eq!(members.retire(2, &[5]).nodes, [NodeId(5)]);
-        assert!(members.get(NodeId(5)).is_none() && members.is_forgotten(NodeId(5)));
+        assert!(members.get(NodeId(5)).is_none());
         assert_eq!(members.put(3, &supers(5, "s", 11)), None);
         assert!(members.put(4, &supers(6, "s", 12)).is_some(), "the name is free");
         assert!(members.put(5, &put(5, "n", 13)).is_some(), "a node of that id is no super-node");

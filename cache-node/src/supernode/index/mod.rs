@@ -10,7 +10,11 @@
 mod apply;
 mod fences;
 mod members;
-mod overlay;
+mod slot_list;
+mod slots;
+mod staging;
+mod storage;
+mod survey;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -21,16 +25,22 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use prost::Message;
 use rocksdb::{DB, WriteBatch};
 use shoal_proto::wire::v1;
-use shoal_proto::{NodeId, ObjectId, ObjectKey};
+use shoal_proto::{NodeId, ObjectId, ObjectKey, ObjectRef};
 use tokio::sync::watch;
 
 use self::apply::Group;
 use self::fences::FenceTable;
 use self::members::Members;
+use self::slots::Slots;
 use self::tables::Fenced;
 use crate::membership::Member;
 
+pub(super) use self::apply::CLEAR_HEADS_MAX;
 pub use self::members::Record;
+pub use self::slot_list::Slot;
+pub use self::slots::VoidSlot;
+pub use self::storage::descriptors;
+pub use self::survey::{Piece, Refs};
 pub use self::tables::COLUMN_FAMILIES;
 
 /// A fault of the index; the replica must stop rather than go on with half a change.
@@ -40,7 +50,7 @@ pub enum IndexError {
     #[error("index storage: {0}")]
     Storage(#[from] rocksdb::Error),
     /// The database was opened without a family of the index.
-    #[error("column family {name:?} is missing: open the database with COLUMN_FAMILIES")]
+    #[error("column family {name:?} is missing: open the database with the index's descriptors")]
     Family {
         /// The family's name.
         name: &'static str,
@@ -62,6 +72,15 @@ pub enum Holding {
     Bitmap(Vec<u8>),
 }
 
+/// The holders of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// Nodes that have all of it.
+    pub complete: Vec<NodeId>,
+    /// Nodes that have some of it.
+    pub partial: Vec<NodeId>,
+}
+
 /// What changed last, for those who wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -75,6 +94,7 @@ pub struct Changes {
 #[derive(Clone, Default)]
 struct Tables {
     members: Arc<Members>,
+    slots: Arc<Slots>,
     fences: Arc<FenceTable>,
 }
 
@@ -129,7 +149,7 @@ impl Index {
             .iter()
             .map(|(position, commands)| applying.position(*position, commands))
             .collect::<Result<_, _>>()?;
-        let tables = applying.into_tables();
+        let tables = applying.finish()?;
         *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(tables);
         Ok(replies)
     }
@@ -184,7 +204,7 @@ impl Index {
     /// When RocksDB fails or the record cannot be read.
     pub fn head(&self, key: &ObjectKey) -> Result<Option<v1::IndexHead>, IndexError> {
         let (db, fences) = self.read(|live| (live.db.clone(), live.tables.fences.clone()));
-        let head = overlay::read_head(&db, key)?;
+        let head = storage::read_head(&db, key)?;
         Ok(head.filter(|head| !fences.covers(key, &head.site, head.fence_position)))
     }
 
@@ -194,16 +214,23 @@ impl Index {
     /// # Errors
     /// When RocksDB fails or a record cannot be read.
     pub fn holders(&self, object: &ObjectId) -> Result<Vec<(NodeId, Holding)>, IndexError> {
-        let corrupt = || IndexError::Corrupt { family: tables::HOLDERS };
-        overlay::scan(&self.db(), tables::HOLDERS, object.as_bytes())?
-            .map(|entry| {
-                let (key, value) = entry?;
-                let node = tables::holder_node(&key).ok_or_else(corrupt)?;
-                let complete = value.is_empty();
-                let bitmap = || Holding::Bitmap(value.into_vec());
-                Ok((node, if complete { Holding::Complete } else { bitmap() }))
-            })
-            .collect()
+        let (db, slots) = self.read(|live| (live.db.clone(), live.tables.slots.clone()));
+        storage::holdings(&db, &slots, object.into())
+    }
+
+    /// Who has all, and who some, of each of many objects, whether they are up or not. Reads the
+    /// disk.
+    ///
+    /// # Errors
+    /// When RocksDB fails or a record cannot be read.
+    pub fn locate(&self, objects: &[ObjectRef]) -> Result<Vec<Holders>, IndexError> {
+        let (db, slots) = self.read(|live| (live.db.clone(), live.tables.slots.clone()));
+        storage::locate(&db, &slots, objects)
+    }
+
+    /// Whether the index counts what a node says that it holds.
+    pub fn has_slot(&self, node: NodeId) -> bool {
+        self.read(|live| live.tables.slots.of(node).is_some())
     }
 
     /// All members in the order of their ids, and the position at which they last changed.
@@ -219,6 +246,14 @@ impl Index {
     /// A member with its session.
     pub fn record(&self, id: NodeId) -> Option<Record> {
         self.read(|live| live.tables.members.get(id).cloned())
+    }
+
+    /// The session of a member that is up.
+    pub fn session_of(&self, id: NodeId) -> Option<u64> {
+        self.read(|live| {
+            let record = live.tables.members.get(id).filter(|record| record.member.up);
+            record.map(|record| record.session_id)
+        })
     }
 
     /// All members with their sessions, in the order of their ids.
@@ -255,7 +290,7 @@ impl Index {
     /// About how many heads the index holds.
     pub fn heads_estimate(&self) -> u64 {
         let db = self.db();
-        let family = overlay::family(&db, tables::HEADS).ok();
+        let family = storage::family(&db, tables::HEADS).ok();
         let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
         let estimate = family.map(|family| db.property_int_value_cf(family, property));
         estimate.and_then(Result::ok).flatten().unwrap_or_default()
@@ -269,10 +304,10 @@ fn changes_of(tables: &Tables) -> Changes {
 /// Reads from `db` what lives in memory.
 fn load(db: &DB) -> Result<Tables, IndexError> {
     for name in COLUMN_FAMILIES {
-        overlay::family(db, name)?;
+        storage::family(db, name)?;
     }
-    let mut members = Members::default();
-    for entry in overlay::scan(db, tables::MEMBERS, &[])? {
+    let (mut members, mut slots) = (Members::default(), Slots::default());
+    for entry in storage::scan(db, tables::MEMBERS, &[])? {
         let (key, value) = entry?;
         let corrupt = || IndexError::Corrupt { family: tables::MEMBERS };
         if tables::is_member_key(&key) {
@@ -282,16 +317,18 @@ fn load(db: &DB) -> Result<Tables, IndexError> {
             let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
             members.restore_retired(id, u64::from_be_bytes(position));
         } else {
-            members.restore_forgotten(tables::forgotten_node(&key).ok_or_else(corrupt)?);
+            let slot = tables::slot_of_key(&key).ok_or_else(corrupt)?;
+            slots.restore(slot, v1::SlotRecord::decode(&*value).map_err(|_| corrupt())?);
         }
     }
     let mut fences = FenceTable::default();
-    for entry in overlay::scan(db, tables::FENCES, &[])? {
+    for entry in storage::scan(db, tables::FENCES, &[])? {
         let (key, value) = entry?;
         let corrupt = || IndexError::Corrupt { family: tables::FENCES };
         let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
         let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
         fences.restore(u64::from_be_bytes(position), fenced);
     }
-    Ok(Tables { members: Arc::new(members), fences: Arc::new(fences) })
+    let (members, slots) = (Arc::new(members), Arc::new(slots));
+    Ok(Tables { members, slots, fences: Arc::new(fences) })
 }

@@ -3,49 +3,53 @@
 //! | family | key | value |
 //! |---|---|---|
 //! | `members` | `m` and a node id | a `MemberRecord` |
-//! | `members` | `f` and the id of a node that will not be back | empty |
 //! | `members` | `r` and the id of a retired super-node | the position at which it was |
+//! | `members` | `s` and a slot | a `SlotRecord` |
 //! | `heads` | an object key | an `IndexHead` |
-//! | `holders` | an object id and a node id | empty when complete, else a bitmap |
-//! | `held` | a node id and an object id | the object's key |
+//! | `holders` | an object reference | the slots of nodes that have all of it, see `slot_list` |
+//! | `partial` | an object reference and a slot | a bitmap; void where `holders` has the slot |
 //! | `fences` | a matcher | the newest position at which it was fenced |
 //!
 //! Numbers are big endian, so that keys sort as they count.
 
-use shoal_proto::id::HASH_BYTES;
-use shoal_proto::{NodeId, ObjectId, ObjectKey};
+use shoal_proto::id::OBJECT_REF_BYTES;
+use shoal_proto::{NodeId, ObjectKey, ObjectRef};
+
+use super::slot_list::Slot;
 
 pub(super) const MEMBERS: &str = "members";
 pub(super) const HEADS: &str = "heads";
 pub(super) const HOLDERS: &str = "holders";
-pub(super) const HELD: &str = "held";
+pub(super) const PARTIAL: &str = "partial";
 pub(super) const FENCES: &str = "fences";
 
 /// The column families that hold the index, all of it and nothing else.
-pub const COLUMN_FAMILIES: [&str; 5] = [MEMBERS, HEADS, HOLDERS, HELD, FENCES];
+pub const COLUMN_FAMILIES: [&str; 5] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES];
 
 const NODE_BYTES: usize = 8;
-/// Length of keys made of a hash and a node id.
-pub(super) const PAIR_BYTES: usize = HASH_BYTES + NODE_BYTES;
+const SLOT_BYTES: usize = 2;
 
 const MEMBER_TAG: u8 = b'm';
-const FORGOTTEN_TAG: u8 = b'f';
 const RETIRED_TAG: u8 = b'r';
+const SLOT_TAG: u8 = b's';
 
-/// A key of `holders` or `held`.
-pub(super) type Pair = [u8; PAIR_BYTES];
+/// A key of `partial`.
+pub(super) type PartialKey = [u8; OBJECT_REF_BYTES + SLOT_BYTES];
 
 pub(super) fn member_key(node: NodeId) -> [u8; 1 + NODE_BYTES] {
     tagged(MEMBER_TAG, node)
 }
 
-pub(super) fn forgotten_key(node: NodeId) -> [u8; 1 + NODE_BYTES] {
-    tagged(FORGOTTEN_TAG, node)
+pub(super) fn slot_key(slot: Slot) -> [u8; 1 + SLOT_BYTES] {
+    let [high, low] = slot.to_be_bytes();
+    [SLOT_TAG, high, low]
 }
 
-/// The node of a `forgotten_key`; `None` for other keys of the family.
-pub(super) fn forgotten_node(key: &[u8]) -> Option<NodeId> {
-    tagged_node(FORGOTTEN_TAG, key)
+/// The slot of a `slot_key`; `None` for other keys of the family.
+pub(super) fn slot_of_key(key: &[u8]) -> Option<Slot> {
+    let (&tag, rest) = key.split_first()?;
+    let slot = rest.try_into().ok().map(Slot::from_be_bytes)?;
+    (tag == SLOT_TAG && slot > 0).then_some(slot)
 }
 
 pub(super) fn retired_key(node: NodeId) -> [u8; 1 + NODE_BYTES] {
@@ -54,17 +58,9 @@ pub(super) fn retired_key(node: NodeId) -> [u8; 1 + NODE_BYTES] {
 
 /// The super-node of a `retired_key`; `None` for other keys of the family.
 pub(super) fn retired_node(key: &[u8]) -> Option<NodeId> {
-    tagged_node(RETIRED_TAG, key)
-}
-
-fn tagged_node(wanted: u8, key: &[u8]) -> Option<NodeId> {
     let (&tag, rest) = key.split_first()?;
-    (tag == wanted).then(|| node(rest)).flatten()
-}
-
-/// Whether a key of `members` is a member's.
-pub(super) fn is_member_key(key: &[u8]) -> bool {
-    key.first() == Some(&MEMBER_TAG)
+    let node = rest.try_into().ok().map(u64::from_be_bytes)?;
+    (tag == RETIRED_TAG).then_some(NodeId(node))
 }
 
 fn tagged(tag: u8, node: NodeId) -> [u8; 1 + NODE_BYTES] {
@@ -73,32 +69,22 @@ fn tagged(tag: u8, node: NodeId) -> [u8; 1 + NODE_BYTES] {
     key
 }
 
-pub(super) fn holder_key(object: &ObjectId, node: NodeId) -> Pair {
-    let mut key = [0; PAIR_BYTES];
-    key[..HASH_BYTES].copy_from_slice(object.as_bytes());
-    key[HASH_BYTES..].copy_from_slice(&node.0.to_be_bytes());
+/// Whether a key of `members` is a member's.
+pub(super) fn is_member_key(key: &[u8]) -> bool {
+    key.first() == Some(&MEMBER_TAG)
+}
+
+pub(super) fn partial_key(object: ObjectRef, slot: Slot) -> PartialKey {
+    let mut key = [0; OBJECT_REF_BYTES + SLOT_BYTES];
+    key[..OBJECT_REF_BYTES].copy_from_slice(&object.0);
+    key[OBJECT_REF_BYTES..].copy_from_slice(&slot.to_be_bytes());
     key
 }
 
-pub(super) fn held_key(node: NodeId, object: &ObjectId) -> Pair {
-    let mut key = [0; PAIR_BYTES];
-    key[..NODE_BYTES].copy_from_slice(&node.0.to_be_bytes());
-    key[NODE_BYTES..].copy_from_slice(object.as_bytes());
-    key
-}
-
-/// The node of a `holder_key`.
-pub(super) fn holder_node(key: &[u8]) -> Option<NodeId> {
-    node(key.get(HASH_BYTES..)?)
-}
-
-/// The object of a `held_key`.
-pub(super) fn held_object(key: &[u8]) -> Option<ObjectId> {
-    ObjectId::try_from(key.get(NODE_BYTES..)?).ok()
-}
-
-fn node(bytes: &[u8]) -> Option<NodeId> {
-    <[u8; NODE_BYTES]>::try_from(bytes).ok().map(|id| NodeId(u64::from_be_bytes(id)))
+/// The object and the slot of a `partial_key`.
+pub(super) fn partial_parts(key: &[u8]) -> Option<(ObjectRef, Slot)> {
+    let (object, slot) = key.split_first_chunk()?;
+    Some((ObjectRef(*object), Slot::from_be_bytes(slot.try_into().ok()?)))
 }
 
 /// What a fence matches, as a key of `fences`.
@@ -141,15 +127,15 @@ mod tests {
 
     #[test]
     fn keys_give_back_what_they_were_made_of() {
-        let object = ObjectId::new([7; 32]);
-        let node = NodeId(0x0102_0304_0506_0708);
-        assert_eq!(holder_node(&holder_key(&object, node)), Some(node));
-        assert_eq!(held_object(&held_key(node, &object)), Some(object));
-        assert_eq!(forgotten_node(&forgotten_key(node)), Some(node));
-        assert_eq!(forgotten_node(&member_key(node)), None);
-        assert_eq!(retired_node(&retired_key(node)), Some(node));
-        assert_eq!(retired_node(&forgotten_key(node)), None);
-        assert!(is_member_key(&member_key(node)));
+        let object = ObjectRef([7; OBJECT_REF_BYTES]);
+        assert_eq!(partial_parts(&partial_key(object, 0x0102)), Some((object, 0x0102)));
+        assert_eq!(partial_parts(&[7; OBJECT_REF_BYTES]), None);
+        assert_eq!(slot_of_key(&slot_key(0x0102)), Some(0x0102));
+        assert_eq!(slot_of_key(&slot_key(0)), None, "no slot is 0");
+        assert_eq!(slot_of_key(&member_key(NodeId(1))), None);
+        assert_eq!(retired_node(&retired_key(NodeId(9))), Some(NodeId(9)));
+        assert_eq!(retired_node(&member_key(NodeId(9))), None);
+        assert!(is_member_key(&member_key(NodeId(1))) && !is_member_key(&slot_key(1)));
     }
 
     #[test]

@@ -36,7 +36,6 @@ const MEMTABLES_BYTES: usize = 128 * 1024 * 1024;
 /// Memtables of a column family while older ones are flushed: writers do not wait for the disk.
 const MEMTABLES_MAX: i32 = 4;
 
-const FAMILIES: &[&str] = &index::COLUMN_FAMILIES;
 const FAMILY: &str = "machine";
 const APPLIED: &[u8] = b"applied";
 const POINTER: &str = "current";
@@ -135,7 +134,7 @@ impl State {
     #[cfg(test)]
     pub(super) fn contains(&self, text: &str) -> bool {
         let db = self.index.db();
-        let mut values = FAMILIES.iter().flat_map(|name| {
+        let mut values = index::COLUMN_FAMILIES.iter().flat_map(|name| {
             let family = family(&db, name).unwrap();
             db.iterator_cf(family, rocksdb::IteratorMode::Start).map(|item| item.unwrap().1)
         });
@@ -274,9 +273,10 @@ fn options() -> Options {
     options
 }
 
-fn families(options: &Options) -> impl Iterator<Item = ColumnFamilyDescriptor> {
-    let all = [FAMILY].iter().chain(FAMILIES);
-    all.map(|name| ColumnFamilyDescriptor::new(*name, options.clone()))
+fn families(options: &Options) -> Vec<ColumnFamilyDescriptor> {
+    let mut all = index::descriptors(options);
+    all.push(ColumnFamilyDescriptor::new(FAMILY, options.clone()));
+    all
 }
 
 fn open_db(path: &Path, create: bool) -> Result<DB, rocksdb::Error> {
