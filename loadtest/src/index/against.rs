@@ -107,7 +107,7 @@ pub(super) async fn measure(
 ) -> Result<EtcdResults, EtcdError> {
     say("starting 3 members of etcd");
     let etcd = Etcd::start(program, &folder, scenario.txn_ops).await?;
-    let run = Comparison {
+    let mut run = Comparison {
         scenario,
         stop,
         holdings: Holdings {
@@ -126,13 +126,14 @@ pub(super) async fn measure(
         results.txns.extend(run.puts(in_flight, scenario.txn_ops).await);
     }
     results.records = run.next.load(Relaxed);
+    results.disk_bytes = run.etcd.disk_bytes();
+    let rss = run.etcd.usage().iter().map(|used| used.rss_bytes).max();
+    results.rss_bytes = rss.unwrap_or_default();
+    run.etcd.restart().await?;
     for in_flight in READS_IN_FLIGHT {
         results.linearizable_reads.extend(run.reads(in_flight, false).await);
         results.serializable_reads.extend(run.reads(in_flight, true).await);
     }
-    results.disk_bytes = run.etcd.disk_bytes();
-    let rss = run.etcd.usage().iter().map(|used| used.rss_bytes).max();
-    results.rss_bytes = rss.unwrap_or_default();
     run.etcd.stop().await?;
     Ok(results)
 }

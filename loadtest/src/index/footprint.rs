@@ -142,7 +142,11 @@ impl Bench<'_> {
             }
         }
         let raft = data.join("raft");
-        let (state, log) = (bytes_in(&raft.join("state")), bytes_in(&raft.join("log")));
+        let folders = std::fs::read_dir(&raft).into_iter().flatten().flatten();
+        let is_state = |name: &str| name.starts_with("state");
+        let states = folders.filter(|entry| is_state(&entry.file_name().to_string_lossy()));
+        let state: u64 = states.map(|entry| bytes_in(&entry.path())).sum();
+        let log = bytes_in(&raft.join("log"));
         Disk { state, log, rest: bytes_in(data).saturating_sub(state + log) }
     }
 }

@@ -23,18 +23,19 @@ use crate::{
     tier::{
         TierError,
         member::Member,
+        metrics::ApplyPauses,
         wire::{self, Holding, Object},
     },
 };
 
 /// Changes in one announcement of the writers in the background.
-const CHANGES_PER_CALL: usize = 64;
+const CHANGES_PER_CALL: usize = 16;
 /// Writers in the background.
-const WRITERS: usize = 8;
+const WRITERS: usize = 24;
 /// Snapshots to wait for, over all super-nodes.
 const SNAPSHOTS_WANTED: u64 = 3;
 /// Longest wait for them, in times of `--duration`.
-const DURATIONS_MAX: u32 = 12;
+const DURATIONS_MAX: u32 = 24;
 /// Between two looks for snapshots, in milliseconds.
 const LOOK_EVERY_MS: u64 = 50;
 /// Stream of the seed.
@@ -91,24 +92,36 @@ impl Bench<'_> {
         let seen = Arc::new(std::sync::Mutex::new(0));
         let folders: Vec<_> = self.tier.super_nodes.iter().map(|one| one.data.clone()).collect();
         watching.spawn(watch(folders, Arc::clone(&seen), enough.clone(), self.scenario.duration));
+        let before = self.apply_pauses().await;
         let meter = self.meter();
         let writers = (1..=WRITERS).map(|at| churner(at, CHANGES_PER_CALL)).collect();
         let (probe, others) =
             tokio::join!(run(vec![churner(0, 1)], time, &enough), run(writers, time, &enough),);
         let cost = self.cost(&meter);
         watching.abort();
+        let after = self.apply_pauses().await;
+        let longest = |(now, then): (&Option<ApplyPauses>, &Option<ApplyPauses>)| {
+            Some(now.as_ref()?.longest_since_us(then.as_ref()?))
+        };
+        let longest = after.iter().zip(&before).filter_map(longest).max();
         let snapshots = *seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let times = Times::from(&probe.latency);
-        say(&format!("{snapshots} snapshots, longest gap {} us", times.max_us));
+        let own = longest.unwrap_or_default();
+        say(&format!("{snapshots} snapshots, longest gap {} us, pause {own} us", times.max_us));
         Ok(Pauses {
             records: self.records(),
             snapshots,
             times,
-            longest_apply_pause_us: None,
+            longest_apply_pause_us: longest,
             background_changes_per_s: others.per_s(),
             failures: probe.failures + others.failures,
             cost,
         })
+    }
+
+    async fn apply_pauses(&self) -> Vec<Option<ApplyPauses>> {
+        let all = self.tier.super_nodes.iter().map(|one| ApplyPauses::of(&one.admin));
+        futures::future::join_all(all).await
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod certificates;
 pub mod member;
+pub mod metrics;
 mod setup;
 pub mod wire;
 

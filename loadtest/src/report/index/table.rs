@@ -223,6 +223,12 @@ fn events(report: &IndexReport) -> Section {
         let name = format!("between writes, {} snapshots", found.snapshots);
         add(name, &found.times, found.failures);
     }
+    if let Some(longest) = shoal.pauses.as_ref().and_then(|found| found.longest_apply_pause_us) {
+        let mut row = vec!["longest apply, as they say".to_owned()];
+        row.extend(["-", "-", "-"].map(str::to_owned));
+        row.extend([show_us(longest), "-".to_owned()]);
+        rows.push(row);
+    }
     let heading = vec!["Time", "count", "p50", "p99", "max", "failed"];
     Section { title: "Time", heading, rows }
 }
