@@ -96,6 +96,9 @@ pub(super) async fn run(
 
 /// Whether a super-node can do its work, or why not.
 fn readiness(status: &SuperStatus) -> (bool, &'static str) {
+    if let Some(ended) = status.ended {
+        return (false, ended.reason());
+    }
     if status.leader.is_none() {
         return (false, "no leader is known");
     }

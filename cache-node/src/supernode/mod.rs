@@ -60,7 +60,7 @@ use tokio::sync::watch;
 
 use self::batch::Batcher;
 use self::ledger::Ledger;
-use self::raft::{Raft, RaftConfig, RaftError, RaftService};
+use self::raft::{Ended, Raft, RaftConfig, RaftError, RaftService};
 use self::session::Sessions;
 use self::tier::{Tier, bug, ms};
 use crate::clock;
@@ -124,6 +124,8 @@ pub struct SuperStatus {
     pub in_touch: bool,
     /// The newest fence's position.
     pub fence_position: u64,
+    /// Takes part no longer, and why.
+    pub ended: Option<Ended>,
     /// Sessions open here.
     pub sessions: usize,
     /// Fill leases of this home.
@@ -156,7 +158,9 @@ impl SuperNode {
         let lived = tokio::fs::try_exists(dir.join("raft")).await.unwrap_or(true);
         let started = clock::monotonic();
         let life = clock::random_u64()?;
-        let raft = RaftConfig { cluster_id: cluster_id.clone(), me: info.clone(), dir, bootstrap };
+        let cluster = cluster_id.clone();
+        let raft =
+            RaftConfig { cluster_id: cluster, me: info.clone(), dir, bootstrap, stands: !lived };
         let (raft, index) =
             Raft::start(raft, channels.clone(), tasks.clone(), metrics.clone()).await?;
         let former_until_ms = if lived { timing.trust_ms() } else { 0 };
@@ -221,6 +225,7 @@ impl SuperNode {
             voter: state.voters.contains(&tier.me()),
             held_back: state.held_back.contains(&tier.me()),
             in_touch: tier.in_touch(),
+            ended: *tier.raft.ended().borrow(),
             fence_position: tier.index.fence_position(),
             sessions: tier.sessions.ledger(|ledger| ledger.open_count()),
             leases: tier.home(|home| home.len()),

@@ -29,17 +29,28 @@ impl IndexService {
         Self { tier }
     }
 
-    /// Learns the address of a super-node that introduces itself, unless its id is another's.
-    fn learn(&self, request: &Request<v1::WhoisRequest>) -> Result<(), RpcError> {
-        let Some(info) = request.get_ref().node.clone() else { return Ok(()) };
+    /// Learns the address of a super-node that introduces itself, unless its id is another's or its
+    /// data is of a tier that is no more; whether it was removed from the tier.
+    async fn learn(&self, request: &v1::WhoisRequest) -> Result<bool, RpcError> {
+        let Some(info) = request.node.clone() else { return Ok(false) };
         let info = checks::member(Some(info))?;
-        rpc::check_caller(self.tier.channels.security(), request, &info.name)?;
+        if info.role() != v1::Role::Super || info.node_id == self.tier.info.node_id {
+            return Ok(false);
+        }
+        checks::cluster(&self.tier.cluster_id, &request.cluster_id)?;
+        let raft = &self.tier.raft;
+        if request.generation < raft.generation() {
+            // The answer tells it.
+            return Ok(false);
+        }
+        raft.meet(request.generation).await?;
         let known = self.tier.index.member(NodeId(info.node_id));
         let another = known.is_some_and(|m| m.name != info.name || m.role != Role::Super);
-        if info.role() == v1::Role::Super && !another && info.node_id != self.tier.info.node_id {
-            self.tier.raft.learn_address(&info);
+        let removed = self.tier.index.is_retired(NodeId(info.node_id));
+        if !another && !removed {
+            raft.learn_address(&info);
         }
-        Ok(())
+        Ok(removed)
     }
 }
 
@@ -48,7 +59,10 @@ impl v1::index_server::Index for IndexService {
     type SessionStream = ReceiverStream<Result<v1::SessionDown, Status>>;
 
     async fn whois(&self, request: Request<v1::WhoisRequest>) -> Answer<v1::WhoisReply> {
-        self.learn(&request)?;
+        if let Some(info) = &request.get_ref().node {
+            rpc::check_caller(self.tier.channels.security(), &request, &info.name)?;
+        }
+        let removed = self.learn(request.get_ref()).await?;
         let view: ClusterView = self.tier.build_view();
         let supers = view.members.iter().filter(|member| member.role == Role::Super);
         Ok(Response::new(v1::WhoisReply {
@@ -56,6 +70,8 @@ impl v1::index_server::Index for IndexService {
             node: Some(self.tier.info.clone()),
             leader_node_id: view.leader.map_or(0, |id| id.0),
             super_nodes: supers.map(v1::NodeInfo::from).collect(),
+            generation: self.tier.raft.generation(),
+            removed,
         }))
     }
 
@@ -164,6 +180,7 @@ impl v1::index_server::Index for IndexService {
         checks::cluster(&self.tier.cluster_id, &request.get_ref().cluster_id)?;
         let info = checks::member(request.get_ref().node.clone())?;
         rpc::check_caller(self.tier.channels.security(), &request, &info.name)?;
+        self.tier.raft.expect_generation(request.get_ref().generation)?;
         let absence = ms(self.tier.timing.lease_ms());
         let position = self.tier.raft.join(info, absence, ms(WRITE_DEADLINE_MS)).await?;
         Ok(Response::new(v1::JoinReply { position }))

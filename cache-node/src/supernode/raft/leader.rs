@@ -9,16 +9,14 @@ use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError,
 use openraft::raft::ReadPolicy;
 use prost::Message;
 use shoal_proto::limits::RPC_DEADLINE_MS;
-use shoal_proto::wire::v1::raft_client::RaftClient;
 use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
 use tokio::sync::watch;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::network::Network;
 use super::wire::{Batch, Types};
-use super::{Raft, TierState, closed};
+use super::{Raft, RaftClient, TierState, closed};
 use crate::clock;
 use crate::rpc::{MESSAGE_BYTES_MAX, with_deadline};
 
@@ -57,7 +55,7 @@ impl Raft {
             async move { raft.write(batch).await }.boxed()
         };
         let node_id = self.inner.me;
-        let remote = move |mut leader: RaftClient<Channel>| {
+        let remote = move |mut leader: RaftClient| {
             let request = v1::ProposeRequest { node_id, batch: Some(batch.clone()) };
             let proposed = |v1::ProposeReply { position, replies }| Proposed { position, replies };
             async move { Ok(leader.propose(request).await?.map(proposed)) }.boxed()
@@ -73,7 +71,7 @@ impl Raft {
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, RpcError> {
         let local = |raft: Self| async move { raft.read_position().await }.boxed();
         let request = v1::ReadPositionRequest { node_id: self.inner.me };
-        let remote = move |mut leader: RaftClient<Channel>| {
+        let remote = move |mut leader: RaftClient| {
             async move { Ok(leader.read_position(request).await?.map(|reply| reply.position)) }
                 .boxed()
         };
@@ -130,7 +128,7 @@ impl Raft {
         &self,
         deadline: Duration,
         local: impl Fn(Self) -> BoxFuture<'static, Result<T, RpcError>>,
-        remote: impl Fn(RaftClient<Channel>) -> BoxFuture<'static, Result<Response<T>, Status>>,
+        remote: impl Fn(RaftClient) -> BoxFuture<'static, Result<Response<T>, Status>>,
     ) -> Result<T, RpcError> {
         let mut last = String::from("no leader is known");
         let tries = async {
@@ -178,7 +176,7 @@ impl Raft {
         })
     }
 
-    fn client(&self, id: NodeId) -> Result<RaftClient<Channel>, RpcError> {
+    fn client(&self, id: NodeId) -> Result<RaftClient, RpcError> {
         let Network { book, channels, .. } = &self.inner.network;
         book.client(channels, id.0, self.member(id.0).as_ref())
     }

@@ -20,7 +20,7 @@ use shoal_proto::{ErrorKind, NodeId, RpcError};
 use super::network::node_of;
 use super::plan::{self, Change, Configuration, Facts, Mark, Refusal, Step};
 use super::wire::{LogId, Members};
-use super::{Raft, TRANSFER_DEADLINE_MS, closed};
+use super::{Raft, RaftClient, TRANSFER_DEADLINE_MS, closed};
 use crate::clock;
 
 /// A super-node that answered the leader within this is up, in milliseconds: ten heartbeats.
@@ -109,7 +109,7 @@ impl Raft {
             let request = again.clone();
             async move { raft.change_asked(request).await }.boxed()
         };
-        let remote = move |mut leader: super::RaftClient| {
+        let remote = move |mut leader: RaftClient| {
             let request = request.clone();
             async move { leader.change_membership(request).await }.boxed()
         };

@@ -16,6 +16,7 @@
 //! | `leader` | what only the leader can do, asked of it from anywhere |
 //! | `plan` | PURE: one change of the membership, or why not |
 //! | `members`, `entry`, `roster` | changing the membership, the way into it, who is in it |
+//! | `generation` | which tier the data belongs to, and whether it may take part |
 //! | `watch` | what this super-node knows of the tier |
 //!
 //! Not here: who should be a member.
@@ -24,6 +25,7 @@ mod compact;
 mod disk;
 mod durable;
 mod entry;
+mod generation;
 mod leader;
 mod log;
 mod machine;
@@ -52,19 +54,24 @@ use openraft::{Config, SnapshotPolicy};
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::raft_server::RaftServer;
 use shoal_proto::{ClusterId, ErrorKind, NodeId, RpcError};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 
 use self::compact::Compaction;
 use self::disk::Alive;
+use self::generation::{Generation, Standing};
 use self::log::LogStore;
 use self::machine::Machine;
 use self::network::{AddressBook, Network, node_of};
 use self::state::State;
 use self::wire::Types;
 use super::index::{Index, IndexError};
+use crate::files::FileError;
 use crate::metrics::IndexMetrics;
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
 use crate::tasks::Tasks;
 
+pub use self::generation::Ended;
 pub use self::leader::Proposed;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
@@ -101,6 +108,8 @@ pub struct RaftConfig {
     pub dir: PathBuf,
     /// Makes a new tier of this super-node alone when there is no data; ignored when there is.
     pub bootstrap: bool,
+    /// Calls others from the start; else from [`Raft::stand`] on.
+    pub stands: bool,
 }
 
 /// A super-node's consensus cannot start.
@@ -144,6 +153,17 @@ pub enum RaftError {
         /// Up to where the log was purged.
         purged: u64,
     },
+    /// The data is of a super-node that takes part no longer.
+    #[error("{}: {ended}", path.display())]
+    Ended {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        ended: Ended,
+    },
+    /// A file beside the log cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The database failed.
     #[error("raft database: {0}")]
     Store(#[from] rocksdb::Error),
@@ -167,13 +187,14 @@ impl RaftError {
 }
 
 type Core = openraft::Raft<Types, Machine>;
-type RaftClient = v1::raft_client::RaftClient<tonic::transport::Channel>;
+type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Generation>>;
 
 struct Inner {
     me: u64,
     core: Core,
     network: Network,
     state: Arc<State>,
+    standing: Standing,
     tier: tokio::sync::watch::Receiver<TierState>,
     applied: tokio::sync::watch::Receiver<u64>,
     metrics: IndexMetrics,
@@ -214,15 +235,22 @@ impl Raft {
         let cluster_id = config.cluster_id.to_string();
         let dir = config.dir.join("raft");
         let opening = metrics.clone();
+        let standing_tasks = tasks.clone();
         let identity = v1::RaftIdentity { cluster_id, node_id: me };
-        let open = move || open(&dir, &identity, opening, alive);
-        let (state, log) =
+        let open = move || {
+            std::fs::create_dir_all(&dir)?;
+            let standing = Standing::open(&dir, standing_tasks)?;
+            let (state, log) = open(&dir, &identity, opening, alive)?;
+            Ok::<_, RaftError>((state, log, standing))
+        };
+        let (state, log, standing) =
             crate::tasks::blocking("raft open", open).await.map_err(core_error)??;
         let (applying, applied) = tokio::sync::watch::channel(0);
         let sizes = Arc::clone(log.sizes());
         let machine = Machine::new(Arc::clone(&state), applying, log.progress(), metrics.clone())?;
         let index = Arc::clone(state.index());
-        let network = Network { me, book: AddressBook::default(), channels };
+        let book = AddressBook::new(standing.generation.clone(), config.stands);
+        let network = Network { me, book, channels };
         let settings = Arc::new(settings(&config.cluster_id, compaction)?);
         let core = Core::new(me, settings, network.clone(), log, machine).await;
         let core = core.map_err(core_error)?;
@@ -233,8 +261,19 @@ impl Raft {
         let tier = watch::follow(&core, &tasks, metrics.clone());
         compact::follow(&core, sizes, compaction, &tasks);
         let (joins, receiving, alive) = (Default::default(), Default::default(), watched);
-        let inner =
-            Inner { me, core, network, state, tier, applied, metrics, joins, receiving, alive };
+        let inner = Inner {
+            me,
+            core,
+            network,
+            state,
+            standing,
+            tier,
+            applied,
+            metrics,
+            joins,
+            receiving,
+            alive,
+        };
         let raft = Self { inner: Arc::new(inner) };
         tasks.spawn_until_stopped("raft-members", raft.clone().keep());
         Ok((raft, index))
@@ -266,6 +305,13 @@ impl Raft {
     pub fn address_of(&self, id: NodeId) -> Option<String> {
         let learned = self.inner.network.book.find(id.0);
         learned.or_else(|| self.member(id.0)).map(|node| node.cluster_address)
+    }
+
+    /// Where the others in the membership are, as the log has it.
+    pub fn addresses(&self) -> Vec<String> {
+        let members = Arc::clone(&self.inner.core.metrics().borrow_watched().membership_config);
+        let others = members.nodes().filter(|(id, _)| **id != self.inner.me);
+        others.map(|(_, node)| node.cluster_address.clone()).collect()
     }
 
     fn member(&self, id: u64) -> Option<v1::RaftNode> {

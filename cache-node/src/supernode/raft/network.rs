@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use openraft::raft::{TransferLeaderError, TransferLeaderRequest, TransferLeaderR
 use openraft::raft::{VoteRequest, VoteResponse};
 use shoal_proto::limits::MEMBERS_MAX;
 use shoal_proto::wire::v1;
-use shoal_proto::wire::v1::raft_client::RaftClient;
-use shoal_proto::{NodeId, RpcError};
-use tonic::transport::Channel;
+use shoal_proto::{ErrorKind, NodeId, RpcError};
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Response, Status};
 
+use super::RaftClient;
+use super::generation::Generation;
 use super::snapshot::SnapshotDir;
 use super::wire::{self, Types, Vote, log_id_to, some_vote, vote_to};
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
@@ -33,12 +35,27 @@ type Failed = RPCError<Types>;
 
 /// Where super-nodes were last heard of. Addresses change over restarts, names and ids do not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AddressBook(Arc<Mutex<BTreeMap<u64, v1::RaftNode>>>);
+pub(super) struct AddressBook {
+    known: Arc<Mutex<BTreeMap<u64, v1::RaftNode>>>,
+    generation: Generation,
+    stands: Arc<AtomicBool>,
+}
 
 impl AddressBook {
+    /// An empty one; its clients tell others `generation`. While it does not stand nobody is
+    /// called: no election is won, and no lead of an earlier life goes on.
+    pub(super) fn new(generation: Generation, stands: bool) -> Self {
+        Self { known: Arc::default(), generation, stands: Arc::new(stands.into()) }
+    }
+
+    /// From now on others are called.
+    pub(super) fn stand(&self) {
+        self.stands.store(true, Ordering::Relaxed);
+    }
+
     /// Notes a member's name and address.
     pub(super) fn learn(&self, info: &v1::NodeInfo) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < MEMBERS_MAX || known.contains_key(&info.node_id) {
             known.insert(info.node_id, node_of(info));
         }
@@ -46,7 +63,7 @@ impl AddressBook {
 
     /// What is known of `id`.
     pub(super) fn find(&self, id: u64) -> Option<v1::RaftNode> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// A client for `id`. The address is the newest known; the name, which the other side's
@@ -56,12 +73,16 @@ impl AddressBook {
         channels: &Channels,
         id: u64,
         member: Option<&v1::RaftNode>,
-    ) -> Result<RaftClient<Channel>, RpcError> {
+    ) -> Result<RaftClient, RpcError> {
+        if !self.stands.load(Ordering::Relaxed) {
+            let message = "the others are asked first to which tier they belong";
+            return Err(RpcError::new(ErrorKind::Retry, message));
+        }
         let learned = self.find(id);
         let unknown = || RpcError::redirect(format!("no address of super-node {}", NodeId(id)), "");
         let at = learned.as_ref().or(member).ok_or_else(unknown)?;
         let channel = channels.to(&at.cluster_address, &member.unwrap_or(at).name)?;
-        Ok(RaftClient::new(channel)
+        Ok(RaftClient::new(InterceptedService::new(channel, self.generation.clone()))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -100,7 +121,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn client(&self) -> Result<RaftClient<Channel>, Failed> {
+    fn client(&self) -> Result<RaftClient, Failed> {
         let Network { book, channels, .. } = &self.network;
         book.client(channels, self.target, Some(&self.node)).map_err(|error| unreachable(&error))
     }

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use shoal_proto::wire::v1;
 use shoal_proto::{NodeId, RpcError};
 
-use super::Raft;
+use super::{Raft, RaftClient};
 use crate::clock;
 
 impl Raft {
@@ -17,9 +17,8 @@ impl Raft {
     pub async fn members(&self, deadline: Duration) -> Result<v1::MembersReply, RpcError> {
         let local = |raft: Self| async move { raft.members_here().await }.boxed();
         let request = v1::MembersRequest { node_id: self.inner.me };
-        let remote = move |mut leader: super::RaftClient| {
-            async move { leader.members(request).await }.boxed()
-        };
+        let remote =
+            move |mut leader: RaftClient| async move { leader.members(request).await }.boxed();
         self.at_leader(deadline, local, remote).await
     }
 

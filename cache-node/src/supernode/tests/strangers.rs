@@ -16,6 +16,7 @@ async fn a_joining_super_node_with_the_wrong_papers_is_refused_without_effect() 
     let join = |cluster: &str, node: v1::NodeInfo| v1::JoinRequest {
         cluster_id: cluster.to_owned(),
         node: Some(node),
+        generation: 0,
     };
     let ordinary = info("s2", 2, v1::Role::Node, "127.0.0.1:1");
     let cases = [

@@ -99,6 +99,7 @@ impl Cluster {
             me: info.clone(),
             dir: directory.path().to_owned(),
             bootstrap,
+            stands: true,
         };
         let metrics = IndexMetrics::new(&Metrics::new().unwrap()).unwrap();
         let channels = Channels::new(security.clone());
