@@ -2,6 +2,7 @@
 
 mod keys;
 mod purges;
+mod recovery;
 mod rig;
 mod sessions;
 mod strangers;

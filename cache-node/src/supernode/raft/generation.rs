@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-use super::{Raft, RaftError};
+use super::{Raft, RaftError, recovery};
 use crate::files::{self, FileError};
 use crate::tasks::{self, Tasks};
 
@@ -110,6 +110,9 @@ impl Standing {
     pub(super) fn open(folder: &Path, tasks: Tasks) -> Result<Self, RaftError> {
         if let Some(ended) = ended(folder)? {
             return Err(RaftError::Ended { path: folder.to_owned(), ended });
+        }
+        if recovery::is_unfinished(folder)? {
+            return Err(RaftError::Recovering { path: folder.to_owned() });
         }
         let generation = Generation(Arc::new(AtomicU64::new(generation(folder)?)));
         let ended = watch::channel(None).0;

@@ -161,6 +161,21 @@ impl LogStore {
         Ok(())
     }
 
+    /// Makes the log one of which all was purged up to `at`, and the vote `vote`, in one step; durable
+    /// on return. For a recovery, before anybody uses the log.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(super) fn begin_after(&self, at: LogId, vote: v1::Vote) -> Result<(), RaftError> {
+        let mut batch = WriteBatch::default();
+        for name in [PURGED, COMMITTED] {
+            batch.put(name, log_id_to(at).encode_to_vec());
+        }
+        batch.put(VOTE, vote.encode_to_vec());
+        batch.delete_range(&key(0)[..], ENTRIES_END);
+        Ok(self.reader.db.write_opt(batch, &disk::synced())?)
+    }
+
     async fn write(&self, batch: WriteBatch) -> io::Result<()> {
         let db = Arc::clone(&self.reader.db);
         tasks::blocking("raft log write", move || db.write(batch))

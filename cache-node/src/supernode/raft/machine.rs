@@ -26,7 +26,7 @@ const GROUP_ENTRIES_MAX: usize = 256;
 
 /// Whom `members` leaves out, as a command to the index: they are retired with the membership's own
 /// entry, all or nothing.
-fn retired(before: &Members, members: &Members) -> Option<v1::CommandBatch> {
+pub(super) fn retired(before: &Members, members: &Members) -> Option<v1::CommandBatch> {
     let gone = before.nodes().filter(|(id, _)| members.get_node(id).is_none());
     let node_ids: Vec<u64> = gone.map(|(id, _)| *id).collect();
     let retire = |node_ids| {

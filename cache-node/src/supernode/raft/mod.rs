@@ -17,6 +17,7 @@
 //! | `plan` | PURE: one change of the membership, or why not |
 //! | `members`, `entry`, `roster` | changing the membership, the way into it, who is in it |
 //! | `generation` | which tier the data belongs to, and whether it may take part |
+//! | `recovery` | going on from one survivor, offline |
 //! | `watch` | what this super-node knows of the tier |
 //!
 //! Not here: who should be a member.
@@ -33,6 +34,7 @@ mod members;
 mod network;
 pub(crate) mod plan;
 mod receive;
+pub mod recovery;
 mod roster;
 mod service;
 mod sizes;
@@ -160,6 +162,12 @@ pub enum RaftError {
         path: PathBuf,
         /// Why.
         ended: Ended,
+    },
+    /// Half of it is what it was, half what it is to be.
+    #[error("{}: a recovery was interrupted; run `shoal recover` again to finish it", path.display())]
+    Recovering {
+        /// The directory.
+        path: PathBuf,
     },
     /// A file beside the log cannot be used.
     #[error(transparent)]
