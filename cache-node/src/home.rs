@@ -7,8 +7,11 @@
 
 #[cfg(test)]
 mod tests;
+mod wire;
 
 use std::collections::HashMap;
+
+pub(crate) use wire::lease;
 
 use shoal_proto::{LeaseId, ManifestId, NodeId, ObjectKey};
 

@@ -39,7 +39,7 @@ impl HeldLeases {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(&lease)
     }
 
-    fn list(&self) -> Vec<(ObjectKey, LeaseId)> {
+    pub(super) fn list(&self) -> Vec<(ObjectKey, LeaseId)> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.iter().map(|(key, lease)| (*key, *lease)).collect()
     }

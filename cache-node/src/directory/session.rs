@@ -34,7 +34,8 @@ const ROUND_PAUSE_MS: u64 = 200;
 pub(super) struct Shared {
     pub(super) view: watch::Sender<ClusterView>,
     pub(super) fences: RwLock<FenceTable>,
-    pub(super) lease_until: Mutex<Option<Instant>>,
+    /// Until when the session lease holds, or held.
+    pub(super) lease_until: Mutex<Instant>,
     pub(super) welcomed: watch::Sender<bool>,
     /// Counts how often the tier has asked for everything that this node holds.
     pub(super) inventories: watch::Sender<u64>,
@@ -43,15 +44,23 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn lease_holds(&self) -> bool {
-        let until = *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = until.is_some_and(|until| clock::monotonic() < until);
+        let holds = clock::monotonic() < self.lease_until();
         self.metrics.session.set(i64::from(holds));
         holds
     }
 
+    pub(super) fn lease_until(&self) -> Instant {
+        *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The position up to which every fence is known.
+    pub(super) fn fence_position(&self) -> u64 {
+        self.fences.read().unwrap_or_else(PoisonError::into_inner).position()
+    }
+
     fn extend_lease(&self, until: Instant) {
         let mut lease = self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *lease = Some(lease.map_or(until, |now| now.max(until)));
+        *lease = (*lease).max(until);
     }
 
     fn take_view(&self, wire: v1::View) -> Result<(), RpcError> {

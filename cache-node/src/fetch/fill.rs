@@ -13,6 +13,7 @@ use shoal_proto::{ChunkHash, ObjectHead};
 
 use super::flight::Outcome;
 use super::job::{Job, Step};
+use super::tierless::Word;
 use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse};
 use crate::clock;
 use crate::directory::Lease;
@@ -47,7 +48,7 @@ impl Job {
         step
     }
 
-    async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
+    pub(super) async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
         let mut headers = self.request.headers.clone();
         headers.extend(extra);
         let request = OriginRequest {
@@ -61,18 +62,25 @@ impl Job {
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
-        let stale =
-            self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
-        let request_ms = clock::unix_ms();
-        let response = match self.ask(stale.unwrap_or_default()).await {
-            Ok(response) => response,
-            Err(error) => return self.origin_failed(entry, error),
+        let word = match self.word().take() {
+            // Asked for before the lease was given: fences in between hold against it.
+            Some(word) => {
+                Word { position: position(lease, word.position).min(word.position), ..word }
+            }
+            None => {
+                let stale = self.stale.as_ref();
+                let stale = stale.map(|stale| conditional::validators(stale.manifest().head()));
+                match self.ask_word(stale.unwrap_or_default()).await {
+                    Ok(word) => Word { position: position(lease, word.position), ..word },
+                    Err(error) => return self.origin_failed(entry, error),
+                }
+            }
         };
-        let times = Times { request_ms, response_ms: clock::unix_ms() };
-        let status = response.status;
+        let status = word.response.status;
         if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
-            return self.not_modified(lease, &response.headers, times).await;
+            return self.not_modified(lease, word).await;
         }
+        let Word { response, times, position } = word;
         let trouble = OriginTrouble::Status(status.as_u16());
         if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
             return Step::Landed;
@@ -80,7 +88,7 @@ impl Job {
         if let Err(reason) = self.storable(&response, times) {
             return self.not_stored(entry, lease, response, &reason.to_string()).await;
         }
-        let head = self.head(lease, &response, times);
+        let head = self.head(position, &response, times);
         let live = match self.inner.store.begin(head).await {
             Ok(partial) => Live::new(partial, lease.map(|lease| lease.id)),
             Err(error) => {
@@ -105,7 +113,7 @@ impl Job {
         storable(request, response, &self.request.site)
     }
 
-    fn head(&self, lease: Option<Lease>, response: &OriginResponse, times: Times) -> ObjectHead {
+    fn head(&self, fence_position: u64, response: &OriginResponse, times: Times) -> ObjectHead {
         ObjectHead {
             key: self.key(),
             site: self.request.site.name().to_owned(),
@@ -114,7 +122,7 @@ impl Job {
             length: response.length,
             chunk_size: chunk_size_for(response.length),
             freshness: freshness(&response.headers, times),
-            fence_position: self.fence_position(lease),
+            fence_position,
         }
     }
 
@@ -203,25 +211,23 @@ impl Job {
         }
     }
 
-    async fn not_modified(
-        &mut self,
-        lease: Option<Lease>,
-        validated: &HeaderMap,
-        times: Times,
-    ) -> Step {
-        self.inner.metrics.not_modified.inc();
+    /// The stored object still stands: it gets the headers and the freshness of the `304`.
+    pub(super) async fn not_modified(&mut self, lease: Option<Lease>, word: Word) -> Step {
+        let Word { response, times, position } = word;
         let Some(stale) = self.stale.take() else { return Step::Again };
         let manifest = stale.manifest();
-        let Some(headers) = conditional::refreshed(&manifest.head().headers, validated) else {
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, &response.headers)
+        else {
             return self.without_stale("the origin validated another version");
         };
         let fresh = freshness(&hop::from_stored(&headers), times);
-        let refreshed = manifest.refreshed(headers, fresh, self.fence_position(lease));
+        let refreshed = manifest.refreshed(headers, fresh, position);
         match self.inner.store.refresh(refreshed).await {
             Ok(stored) => {
                 let tier = stored.tier();
                 self.flight.set(Outcome::Stored(stored.clone(), tier, Lookup::Revalidated));
                 self.flight.land();
+                self.turn = None;
                 self.publish(lease, stored.manifest()).await;
                 Step::Landed
             }
@@ -236,7 +242,7 @@ impl Job {
         Step::Again
     }
 
-    fn origin_failed(&mut self, entry: &FillEntry, error: FetchError) -> Step {
+    pub(super) fn origin_failed(&mut self, entry: &FillEntry, error: FetchError) -> Step {
         if self.serve_stale(entry, OriginTrouble::Unreachable, &error.to_string()) {
             return Step::Landed;
         }
@@ -249,7 +255,7 @@ impl Job {
         Step::Landed
     }
 
-    fn serve_stale(&self, entry: &FillEntry, trouble: OriginTrouble, why: &str) -> bool {
+    pub(super) fn serve_stale(&self, entry: &FillEntry, trouble: OriginTrouble, why: &str) -> bool {
         let Some(stale) = self.stale.clone() else { return false };
         let facts = &stale.manifest().head().freshness;
         if !may_serve_stale_on_error(facts, trouble, clock::unix_ms()) {
@@ -296,6 +302,12 @@ impl Job {
             self.inner.wish_for_copies(copy);
         }
     }
+}
+
+/// The position from which fences hold against what the origin answers: the lease's, or what was
+/// known here before the origin was asked.
+fn position(lease: Option<Lease>, known: u64) -> u64 {
+    lease.map_or(known, |lease| lease.fence_position)
 }
 
 struct Writer {

@@ -6,6 +6,7 @@
 //! | `flight` | one flight a key and node; who waits for it |
 //! | `job` | a flight's work: which source is next |
 //! | `pull` | sources within the cluster |
+//! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
 //! | `body` | body streams of stored and growing objects |
 //!
@@ -16,6 +17,7 @@ mod fill;
 mod flight;
 mod job;
 mod pull;
+mod tierless;
 mod types;
 
 use std::sync::Arc;
@@ -30,7 +32,7 @@ pub use types::{
 };
 
 use crate::clock;
-use crate::directory::{Directory, Purge};
+use crate::directory::Directory;
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
@@ -122,7 +124,8 @@ impl Fetcher {
                     return self.pass_request(&request).await;
                 }
             }
-            let (mut outcome, flight) = self.inner.flights.join(request.key);
+            let trusts = self.inner.directory.session_holds();
+            let (mut outcome, flight) = self.inner.flights.join(request.key, trusts);
             let first = flight.is_some();
             let (pass, passed) = oneshot::channel();
             if let Some(flight) = flight {
@@ -190,7 +193,7 @@ impl Fetcher {
         if let Err(error) = self.inner.store.remove(&key).await {
             tracing::warn!(%error, "an invalidated object could not be removed");
         }
-        if let Err(error) = self.inner.directory.purge(Purge::Key(key)).await {
+        if let Err(error) = self.inner.directory.invalidate(key).await {
             tracing::warn!(%error, "an invalidation did not reach the tier");
         }
     }
@@ -200,7 +203,7 @@ impl Fetcher {
         let slots = Arc::new(Semaphore::new(COPIES_MAX));
         while let Some(copy) = wishes.recv().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (_, Some(flight)) = self.inner.flights.join(copy.key) else { continue };
+            let (_, Some(flight)) = self.inner.flights.join(copy.key, true) else { continue };
             let Some(site) = self.inner.sites.get(&copy.site) else { continue };
             let request = FetchRequest {
                 site,

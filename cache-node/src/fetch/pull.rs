@@ -26,11 +26,23 @@ impl Job {
         let Some((manifest, body)) = self.manifest_from(object, &holders).await else {
             return Step::Again;
         };
+        let manifest = match self.tierless && self.live.is_none() {
+            false => manifest,
+            true => match self.checked(manifest).await {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => {
+                    holders.iter().for_each(|holder| self.next_source_without(holder.id));
+                    return Step::Again;
+                }
+                Err(step) => return step,
+            },
+        };
         if let Some(stale) = self.stale.as_ref().filter(|stale| stale.object_id() == object) {
             let tier = stale.tier();
             return match self.inner.store.refresh(manifest).await {
                 Ok(stored) => {
                     self.flight.set(Outcome::Stored(stored, tier, Lookup::Revalidated));
+                    self.turn = None;
                     Step::Landed
                 }
                 Err(_) => Step::Again,
@@ -66,10 +78,14 @@ impl Job {
         let now_ms = clock::unix_ms();
         for holder in holders {
             match self.inner.peers.manifest(holder, self.key(), object).await {
-                Ok((manifest, body)) if manifest.head().freshness.is_fresh(now_ms) => {
-                    return Some((manifest, body));
+                Ok((manifest, body)) => {
+                    let head = manifest.head();
+                    let fenced = || self.inner.directory.fenced(head);
+                    // Without the tier the origin will be asked whether it still stands.
+                    if head.freshness.is_fresh(now_ms) || (self.tierless && !fenced()) {
+                        return Some((manifest, body));
+                    }
                 }
-                Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(holder = holder.name, %error, "no manifest");
                     self.inner.peers.metrics().failures.inc();
@@ -182,13 +198,19 @@ impl Job {
                     && head.header("etag") == live.head().header("etag");
                 (!same).then(|| self.broken("the object has another version now"))
             }
-            None => match self.begin(head, None).await {
-                Some(live) => {
-                    self.show(live, Tier::Peer);
-                    None
+            None => {
+                if self.tierless {
+                    if self.inner.directory.fenced(&head) {
+                        return Some(self.pass_on());
+                    }
+                    if let Err(step) = self.check(&head).await {
+                        return Some(step);
+                    }
                 }
-                None => Some(Step::Landed),
-            },
+                let Some(live) = self.begin(head, None).await else { return Some(Step::Landed) };
+                self.show(live, Tier::Peer);
+                None
+            }
         }
     }
 

@@ -9,10 +9,10 @@ use shoal_proto::{NodeId, ObjectKey};
 use tokio::sync::{mpsc, watch};
 
 use super::purges::Purger;
-use super::{NodeError, Running, mode};
+use super::{NodeError, Running, holdings, mode};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{CacheConfig, Config};
-use crate::directory::{Change, Directory, DirectoryConfig};
+use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
 use crate::membership::mode::Sight;
@@ -31,8 +31,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 const CALLS_GRACE: Duration = Duration::from_secs(2);
 /// For everything else to end at the stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
-/// Keys of the store listed at a time.
-const INVENTORY_PAGE: usize = 1_024;
 
 pub(super) struct Listeners {
     pub(super) edge: tokio::net::TcpListener,
@@ -97,7 +95,8 @@ pub(super) async fn run(
         }
     });
     running.set_control(purger.add_to(Control::new()));
-    let router = server.add_service(peer_service.into_server());
+    let router =
+        server.add_service(peer_service.into_server()).add_service(directory.home_service());
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
         if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
@@ -105,12 +104,9 @@ pub(super) async fn run(
         }
     });
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
-    groups
-        .session
-        .spawn_until_stopped("inventory", announce_inventory(store.clone(), directory.clone()));
-    groups
-        .session
-        .spawn_until_stopped("evictions", announce_evictions(store.clone(), directory.clone()));
+    for (name, telling) in holdings::all(&store, &directory) {
+        groups.session.spawn_until_stopped(name, telling);
+    }
     let serving = groups.edge.clone();
     groups.edge.spawn("edge", edge::serve(listeners.edge, edge, serving));
     tokio::pin!(stop);
@@ -162,12 +158,16 @@ async fn build(
             v1::NodeStats { cached_bytes: usage.bytes, cached_objects: usage.objects as u64 }
         }
     };
+    let held = {
+        let store = store.clone();
+        move |key: &ObjectKey| store.locate(key)
+    };
     let directory = Directory::start(
         DirectoryConfig { cluster, me, seeds },
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
-        Arc::new(stats),
+        Local { stats: Arc::new(stats), held: Arc::new(held) },
     );
     let fills = Arc::new(Fills::default());
     let (copy_wishes, wishes) = mpsc::channel(COPY_QUEUE_MAX);
@@ -247,41 +247,4 @@ async fn shut_down(groups: &Groups, store: &Store) {
         }
     }
     store.close().await;
-}
-
-/// Tells the tier everything that the store holds, whenever it wants to know.
-async fn announce_inventory(store: Arc<Store>, directory: Arc<Directory>) {
-    let mut wanted = directory.inventories();
-    wanted.mark_changed();
-    while wanted.changed().await.is_ok() {
-        directory.welcomed().await;
-        let mut after: Option<ObjectKey> = None;
-        loop {
-            let page = store.list(after, INVENTORY_PAGE);
-            for (key, object) in &page {
-                directory.announce(Change { key: *key, object: *object, held: true }).await;
-            }
-            match page.last() {
-                Some((key, _)) => after = Some(*key),
-                None => break,
-            }
-        }
-    }
-}
-
-/// Tells the tier what the store has evicted. Lossy when the node is far behind: a stale record
-/// costs its finder one extra hop.
-async fn announce_evictions(store: Arc<Store>, directory: Arc<Directory>) {
-    let mut evicted = store.evictions();
-    loop {
-        match evicted.recv().await {
-            Ok((key, object)) => {
-                directory.announce(Change { key, object, held: false }).await;
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
-                tracing::warn!(missed, "evictions were not announced");
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-        }
-    }
 }

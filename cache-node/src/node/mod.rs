@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
+//! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
 //! | `mode` | shows in which mode the member is |
 //!
@@ -12,6 +13,7 @@
 //! the session closed, the store flushed; the admin listener last.
 
 mod cache;
+mod holdings;
 mod mode;
 mod purges;
 mod tier;

@@ -3,16 +3,17 @@
 
 use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{
-    ANNOUNCE_BYTES_MAX, ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, FILL_LEASE_MS,
-    LOCATE_OBJECTS_MAX, MEMBERS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
+    ANNOUNCE_BYTES_MAX, ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LOCATE_OBJECTS_MAX,
+    NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
 };
 use shoal_proto::wire::v1::{self, fence_matcher::Matcher};
 use shoal_proto::wire::{WireError, check_node_info, id_from};
 use shoal_proto::{
-    ClusterId, ErrorKind, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, ObjectRef, RpcError,
+    ClusterId, ErrorKind, LeaseId, ManifestId, ObjectId, ObjectKey, ObjectRef, RpcError,
 };
 
 use crate::home::Ask;
+pub(super) use crate::home::lease;
 
 /// A command of holder changes is cut at this size, in bytes.
 const HOLDERS_COMMAND_BYTES: usize = 256 * 1024;
@@ -24,21 +25,7 @@ pub(super) fn key(field: &[u8]) -> Result<ObjectKey, WireError> {
 }
 
 pub(super) fn ask(request: v1::AcquireRequest) -> Result<Ask, WireError> {
-    let stale = (!request.stale_manifest_id.is_empty())
-        .then(|| id_from::<ManifestId>("stale_manifest_id", &request.stale_manifest_id));
-    let suspect = (request.suspect_lease_id != 0)
-        .then_some((NodeId(request.suspect_node_id), LeaseId(request.suspect_lease_id)));
-    let failed = request.failed_holders;
-    if failed.len() > MEMBERS_MAX {
-        return Err(WireError::field("failed_holders", failed.len(), "at most 4,096"));
-    }
-    Ok(Ask {
-        key: key(&request.key)?,
-        node: NodeId(request.node_id),
-        stale: stale.transpose()?,
-        suspect,
-        failed: failed.into_iter().map(NodeId).collect(),
-    })
+    Ask::try_from(request)
 }
 
 pub(super) fn cluster(ours: &ClusterId, theirs: &str) -> Result<(), RpcError> {
@@ -65,16 +52,6 @@ pub(super) fn leases(request: &v1::RenewRequest) -> Result<Vec<(ObjectKey, Lease
         return Err(WireError::field("leases", count, "at most 4,096"));
     }
     request.leases.iter().map(|lease| Ok((key(&lease.key)?, LeaseId(lease.lease_id)))).collect()
-}
-
-pub(super) fn lease(id: u64, lease_ms: u32) -> Result<LeaseId, WireError> {
-    if id == 0 {
-        return Err(WireError::field("lease_id", 0, "a number above 0"));
-    }
-    if lease_ms > FILL_LEASE_MS {
-        return Err(WireError::field("lease_ms", lease_ms, format!("at most {FILL_LEASE_MS}")));
-    }
-    Ok(LeaseId(id))
 }
 
 /// A new head, published by `publisher`.

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::tier::{Tier, ms};
+use super::tier::{Tier, bug, ms};
 use super::{acquire, checks, purge, session};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
@@ -51,6 +51,17 @@ impl IndexService {
             raft.learn_address(&info);
         }
         Ok(removed)
+    }
+}
+
+impl IndexService {
+    /// Whether another version of the key is fresh for longer: what was filled without a lease,
+    /// and so without knowing of it, does not replace it.
+    async fn is_outdated(&self, key: ObjectKey, new: &v1::IndexHead) -> Result<bool, RpcError> {
+        let known = self.tier.read(move |tier| tier.index.head(&key).map_err(bug)).await?;
+        Ok(known.is_some_and(|known| {
+            known.object_id != new.object_id && known.fresh_until_ms > new.fresh_until_ms
+        }))
     }
 }
 
@@ -124,6 +135,10 @@ impl v1::index_server::Index for IndexService {
         let (key, head) = checks::head(request.head, request.node_id)?;
         let lease = (key, LeaseId(request.lease_id));
         let tier = &self.tier;
+        if request.lease_id == 0 && self.is_outdated(key, &head).await? {
+            let position = tier.raft.state().applied;
+            return Ok(Response::new(v1::PublishReply { position, current: false }));
+        }
         let begun_ms = tier.now_ms();
         tier.home(|home| home.publish_begun(begun_ms, lease, node, WRITE_DEADLINE_MS));
         let published = async {

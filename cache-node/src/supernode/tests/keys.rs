@@ -32,6 +32,23 @@ fn have(answer: Answer) -> v1::Have {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_filled_without_a_lease_replaces_nothing_newer() {
+    let rig = Rig::new();
+    let tier = rig.single().await;
+    let mut a = rig.member("a", 11, &tier).await;
+    let lease = fill(a.acquire(key(1), |_| {}).await);
+    let version = |n, fresh_until_ms| {
+        let position = lease.fence_position;
+        v1::IndexHead { fresh_until_ms, ..head(key(1), n, position) }
+    };
+    let end_of_time = u64::MAX / 2;
+    assert!(a.publish(lease.lease_id, version(1, end_of_time)).await.current);
+    assert!(!a.publish(0, version(2, end_of_time - 1)).await.current, "older, and yet taken");
+    assert!(a.publish(0, version(1, end_of_time - 1)).await.current, "the same bytes");
+    assert!(a.publish(0, version(3, end_of_time + 1)).await.current, "newer, and refused");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_fills_and_all_have() {
     let rig = Rig::new();
     let tier = rig.single().await;

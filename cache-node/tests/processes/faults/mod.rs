@@ -8,5 +8,6 @@ mod disks;
 mod kills;
 mod lab;
 mod load;
+mod modes;
 mod partitions;
 mod rolling;
