@@ -159,6 +159,7 @@ impl State {
             return Err(io::Error::other("the index did not answer every batch"));
         }
         batch.put_cf(family(&db, FAMILY)?, APPLIED, meta_to(meta).encode_to_vec());
+        self.crash.after("prepare")?;
         db.write_without_wal(batch).map_err(|error| self.index_failed(error.into()))?;
         self.index.committed();
         Ok(replies)

@@ -1,6 +1,9 @@
 //! Three super-nodes in one process over loopback TCP with mutual TLS.
 
+mod catching_up;
 mod cluster;
+mod crash;
+mod damage;
 mod membership;
 mod snapshots;
 mod storage;

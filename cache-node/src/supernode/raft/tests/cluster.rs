@@ -132,6 +132,11 @@ impl Cluster {
 }
 
 impl SuperNode {
+    /// Waits until it stops by itself.
+    pub(super) async fn stopped(&self) {
+        self.tasks.stopped().await;
+    }
+
     /// Ends it without ceremony; its data stays.
     pub(super) async fn kill(self) -> TempDir {
         self.raft.shutdown().await;
