@@ -386,6 +386,8 @@ pub struct IndexMetrics {
     pub snapshot_sent_bytes: IntCounter,
     /// Bytes of snapshots received from other super-nodes.
     pub snapshot_received_bytes: IntCounter,
+    /// Leaders whose process was found to have ended.
+    pub lost_leaders: IntCounter,
 }
 
 impl IndexMetrics {
@@ -428,6 +430,10 @@ impl IndexMetrics {
             snapshot_received_bytes: m.counter(
                 "shoal_index_snapshot_received_bytes_total",
                 "Bytes of snapshots received from other super-nodes.",
+            )?,
+            lost_leaders: m.counter(
+                "shoal_index_lost_leaders_total",
+                "Leaders whose process was found to have ended.",
             )?,
         })
     }

@@ -133,6 +133,13 @@ pub async fn serve(
     }
 }
 
+/// Whether `address` refuses connections, so that no process listens there. An answer, a time-out and
+/// an unknown name are no refusals.
+pub async fn refuses(address: &str, deadline: Duration) -> bool {
+    let connected = tokio::time::timeout(deadline, tokio::net::TcpStream::connect(address)).await;
+    matches!(connected, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 /// Runs a call within `deadline`.
 ///
 /// # Errors

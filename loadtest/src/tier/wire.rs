@@ -113,6 +113,20 @@ pub async fn locate(channel: &Channel, object: &Object) -> Result<usize, RpcErro
     Ok(within(RPC_DEADLINE_MS, client(channel).locate(request)).await?.holders.len())
 }
 
+/// The same of many objects in one call, in their order.
+///
+/// # Errors
+/// When it does not answer in time.
+pub async fn locate_many(channel: &Channel, objects: &[Object]) -> Result<Vec<usize>, RpcError> {
+    let mut refs = BytesMut::with_capacity(objects.len() * OBJECT_REF_BYTES);
+    for object in objects {
+        refs.extend_from_slice(&ObjectRef::from(&ObjectId::new(object.id)).0);
+    }
+    let request = v1::LocateRequest { object_refs: refs.freeze(), ..Default::default() };
+    let reply = within(RPC_DEADLINE_MS, client(channel).locate(request)).await?;
+    Ok(reply.located.iter().map(|found| found.complete.len()).collect())
+}
+
 /// A fill lease from its first home to its end, as a node goes through it: acquired, told to the
 /// second home, released at both.
 ///

@@ -18,6 +18,7 @@
 //! | `members`, `entry`, `roster` | changing the membership, the way into it, who is in it |
 //! | `generation` | which tier the data belongs to, and whether it may take part |
 //! | `recovery` | going on from one survivor, offline |
+//! | `lost` | a leader whose process has ended is found before its lease runs out |
 //! | `watch` | what this super-node knows of the tier |
 //!
 //! Not here: who should be a member.
@@ -29,6 +30,7 @@ mod entry;
 mod generation;
 mod leader;
 mod log;
+mod lost;
 mod machine;
 mod members;
 mod network;
@@ -83,7 +85,8 @@ const HEARTBEAT_MS: u64 = 200;
 /// A follower stands for election when it has heard nothing for the lease, which the library takes
 /// to be the maximum, plus a time drawn between the two: 950 to 1,200 milliseconds. That is almost
 /// five heartbeats, since two busy cores delay one by hundreds of milliseconds and a needless
-/// election costs more than it gains; and a lost leader is still replaced in little over a second.
+/// election costs more than it gains; and a lost leader is still replaced in little over a second,
+/// one whose process has ended much sooner: see `lost`.
 const ELECTION_MIN_MS: u64 = 350;
 const ELECTION_MAX_MS: u64 = 600;
 /// Deadline of a whole snapshot's transfer and installation, in milliseconds.
@@ -206,6 +209,7 @@ struct Inner {
     tier: tokio::sync::watch::Receiver<TierState>,
     applied: tokio::sync::watch::Receiver<u64>,
     metrics: IndexMetrics,
+    heard: lost::Heard,
     joins: tokio::sync::Mutex<()>,
     receiving: tokio::sync::Mutex<()>,
     alive: std::sync::Weak<()>,
@@ -268,7 +272,6 @@ impl Raft {
         }
         let tier = watch::follow(&core, &tasks, metrics.clone());
         compact::follow(&core, sizes, compaction, &tasks);
-        let (joins, receiving, alive) = (Default::default(), Default::default(), watched);
         let inner = Inner {
             me,
             core,
@@ -278,12 +281,14 @@ impl Raft {
             tier,
             applied,
             metrics,
-            joins,
-            receiving,
-            alive,
+            heard: Default::default(),
+            joins: Default::default(),
+            receiving: Default::default(),
+            alive: watched,
         };
         let raft = Self { inner: Arc::new(inner) };
         tasks.spawn_until_stopped("raft-members", raft.clone().keep());
+        tasks.spawn_until_stopped("raft-lost", raft.clone().watch_leader());
         Ok((raft, index))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest};
 use shoal_proto::limits::WRITE_DEADLINE_MS;
 use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
@@ -58,6 +58,9 @@ impl v1::raft_server::Raft for RaftService {
         self.voter(&request, request.get_ref().vote)?;
         let request = wire::append_from(request.into_inner())?;
         let reply = self.0.inner.core.append_entries(request).await.map_err(stopped)?;
+        if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+            self.0.inner.heard.now();
+        }
         Ok(Response::new(wire::appended_to(reply)))
     }
 

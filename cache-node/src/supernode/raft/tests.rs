@@ -84,6 +84,9 @@ async fn a_tier_outlives_its_leader() {
         holds(&three, position, tag).await;
     }
     assert_ne!(two.raft.state().leader, Some(NodeId(id)));
+    // They found its door closed, and did not wait for its lease to run out.
+    let found = |at: &SuperNode| at.raft.inner.metrics.lost_leaders.get();
+    assert!(found(&two) + found(&three) > 0);
 
     // It comes back elsewhere and catches up; what it reads is what the others wrote.
     let one = cluster.start(&name, id, data, false).await;
