@@ -184,11 +184,11 @@ impl LogStore {
     /// # Errors
     /// When the disk fails.
     pub(super) fn begin_after(&self, at: LogId, vote: v1::Vote) -> Result<(), RaftError> {
-        let mut batch = WriteBatch::default();
+        let (mut batch, meta) = (WriteBatch::default(), self.reader.family()?);
         for name in [PURGED, COMMITTED] {
-            batch.put(name, log_id_to(at).encode_to_vec());
+            batch.put_cf(meta, name, log_id_to(at).encode_to_vec());
         }
-        batch.put(VOTE, vote.encode_to_vec());
+        batch.put_cf(meta, VOTE, vote.encode_to_vec());
         batch.delete_range(&key(0)[..], ENTRIES_END);
         Ok(self.reader.db.write_opt(batch, &disk::synced())?)
     }
