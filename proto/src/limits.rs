@@ -27,6 +27,13 @@ pub const HEADER_BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// Most response headers that are kept.
 pub const HEADERS_MAX: usize = 256;
 
+/// Path prefixes of an object that purges can match, from the root on; deeper ones share the last.
+pub const PATH_LEVELS_MAX: usize = 16;
+/// Tags of an object that purges can match; one with more is matched by every tag's purge.
+pub const TAGS_MAX: usize = 32;
+/// Most labels of an object: its path's prefixes, the path itself, its tags.
+pub const LABELS_MAX: usize = PATH_LEVELS_MAX + 1 + TAGS_MAX;
+
 /// Longest site name, node name or zone, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest cluster id, in bytes.

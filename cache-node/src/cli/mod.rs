@@ -37,7 +37,7 @@ enum Command {
     Up(up::UpArgs),
     /// Shows a cluster's members and what they serve
     Status(status::StatusArgs),
-    /// Makes a cluster forget what it has of URLs or of a site
+    /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
     /// Prints the version
     Version,

@@ -34,6 +34,8 @@ const ROUND_PAUSE_MS: u64 = 200;
 pub(super) struct Shared {
     pub(super) view: watch::Sender<ClusterView>,
     pub(super) fences: RwLock<FenceTable>,
+    /// The position up to which every fence is known.
+    pub(super) fenced: watch::Sender<u64>,
     /// Until when the session lease holds, or held.
     pub(super) lease_until: Mutex<Instant>,
     pub(super) welcomed: watch::Sender<bool>,
@@ -81,6 +83,7 @@ impl Shared {
         fences.advance(batch.position);
         let position = fences.position();
         self.metrics.fence_position.set(i64::try_from(position).unwrap_or(i64::MAX));
+        self.fenced.send_if_modified(|last| std::mem::replace(last, position) != position);
         position
     }
 }

@@ -103,6 +103,7 @@ pub(super) async fn run(
             tracing::error!(%error, "the cluster listener failed");
         }
     });
+    groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
     for (name, telling) in holdings::all(&store, &directory) {
         groups.session.spawn_until_stopped(name, telling);
@@ -163,7 +164,7 @@ async fn build(
         move |key: &ObjectKey| store.locate(key)
     };
     let directory = Directory::start(
-        DirectoryConfig { cluster, me, seeds },
+        DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await? },
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
@@ -188,6 +189,7 @@ async fn build(
         sites: sites.clone(),
         metrics: origin_metrics.clone(),
         copies,
+        secret: *cache.secret.as_bytes(),
     };
     let fetcher = Fetcher::new(parts, groups.flights.clone());
     let edge_config = EdgeConfig {

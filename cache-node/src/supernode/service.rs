@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use shoal_proto::limits::{HOLDERS_ANSWERED_MAX, WRITE_DEADLINE_MS};
+use shoal_proto::limits::{HOLDERS_ANSWERED_MAX, RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1::command::Command;
 use shoal_proto::wire::{id_from, v1};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError};
@@ -100,6 +100,9 @@ impl v1::index_server::Index for IndexService {
 
     async fn acquire(&self, request: Request<v1::AcquireRequest>) -> Answer<v1::AcquireReply> {
         let asker = self.tier.caller(&request, request.get_ref().node_id).await?;
+        // The answer is to reflect every fence that the asker knows.
+        let known = request.get_ref().fence_position;
+        self.tier.raft.wait_applied(known, ms(RPC_DEADLINE_MS / 2)).await?;
         let ask = checks::ask(request.into_inner())?;
         Ok(Response::new(acquire::acquire(&self.tier, ask, &asker).await?))
     }
@@ -109,10 +112,11 @@ impl v1::index_server::Index for IndexService {
         let request = request.into_inner();
         let key = checks::key(&request.key)?;
         let id = checks::lease(request.lease_id, request.lease_ms)?;
+        let began = Some(request.fence_position).filter(|position| *position > 0);
         let now_ms = self.tier.now_ms();
         self.tier.home(|home| match request.ended {
             true => home.end(&key, id, node),
-            false => home.shadow(now_ms, key, id, node),
+            false => home.shadow(now_ms, key, (id, began), node),
         });
         Ok(Response::new(v1::ShadowReply {}))
     }
@@ -202,8 +206,9 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeReply> {
-        let matcher = checks::matcher(request.into_inner())?;
-        Ok(Response::new(purge::purge(&self.tier, matcher).await?))
+        let caller = self.tier.caller(&request, request.get_ref().node_id).await?;
+        let fenced = checks::fenced(request.get_ref())?;
+        Ok(Response::new(purge::purge(&self.tier, &caller, &fenced).await?))
     }
 
     async fn fences_acked(

@@ -10,7 +10,7 @@ use shoal_proto::limits::CHUNK_BYTES_MIN;
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
-    ChunkHash, Freshness, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
+    ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
 };
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
@@ -42,6 +42,7 @@ fn head(length: Option<usize>) -> ObjectHead {
         chunk_size: CHUNK_BYTES_MIN,
         freshness: Freshness::default(),
         fence_position: 0,
+        labels: Labels::default(),
     }
 }
 

@@ -109,7 +109,7 @@ impl Step for Purger {
         self.left -= 1;
         self.turn += 1;
         let object = self.holdings.object(self.rng.below(self.objects) as u64);
-        let purged = wire::purge(self.member.channel_to(self.turn), &object).await;
+        let purged = wire::purge(self.member.channel_to(self.turn), self.member.id, &object).await;
         let purged = purged.map_err(|error| error.to_string())?;
         let missing = (self.sessions as u64).saturating_sub(purged.acknowledged.into());
         match missing {
@@ -225,7 +225,8 @@ impl Bench<'_> {
             rng: Rng::new(self.holdings.seed, PURGE_STREAM),
         };
         // The first purge after a session has ended elsewhere waits out its lease: not counted.
-        let warm = wire::purge(self.members.get(0).channel(), &self.holdings.object(0)).await;
+        let first = self.members.get(0);
+        let warm = wire::purge(first.channel(), first.id, &self.holdings.object(0)).await;
         if let Err(error) = warm {
             say(&format!("the purge that does not count: {error}"));
         }

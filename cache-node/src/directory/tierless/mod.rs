@@ -34,6 +34,7 @@ use super::announce::Change;
 use super::homes::Avoided;
 use super::leases::HeldLeases;
 use super::session::Shared;
+use super::types::Lease;
 use crate::home::Ask;
 use crate::membership::{Member, Role, placement};
 use crate::rpc::{MESSAGE_BYTES_MAX, with_deadline};
@@ -115,9 +116,9 @@ impl HomeNodes {
     }
 
     /// A lease was given: the second home node hears of it, and both are kept told.
-    pub(super) async fn hold(&self, key: ObjectKey, lease: LeaseId) {
+    pub(super) async fn hold(&self, key: ObjectKey, lease: Lease) {
         self.held.insert(key, lease);
-        self.tell_lease(key, lease, false).await;
+        self.tell_lease(key, lease.id, false).await;
     }
 
     /// The key's two first home nodes hear that a lease stands, or has ended.
@@ -129,6 +130,8 @@ impl HomeNodes {
             node_id: me.0,
             lease_ms: FILL_LEASE_MS,
             ended,
+            // Home nodes know no fences of the tier's: nobody asks them for a newer fill.
+            fence_position: 0,
         };
         let told = self.ranked(&key).into_iter().take(2).map(|home| async {
             let Some(home) = home else {
@@ -220,7 +223,7 @@ impl HomeNodes {
         loop {
             tokio::time::sleep(Duration::from_millis(u64::from(FILL_RENEW_MS))).await;
             for (key, lease) in self.held.list() {
-                self.tell_lease(key, lease, false).await;
+                self.tell_lease(key, lease.id, false).await;
             }
             self.local.sweep();
         }

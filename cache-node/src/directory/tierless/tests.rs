@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, RwLock};
 
+use super::super::fences::FenceTable;
 use super::*;
 use crate::clock;
 use crate::membership::ClusterView;
@@ -40,7 +41,8 @@ fn home(here: Option<ObjectId>) -> HomeNode {
     let view = ClusterView { members, ..ClusterView::default() };
     let shared = Shared {
         view: watch::channel(view).0,
-        fences: RwLock::default(),
+        fences: RwLock::new(FenceTable::after_pass(0)),
+        fenced: watch::Sender::new(0),
         lease_until: Mutex::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
@@ -51,7 +53,7 @@ fn home(here: Option<ObjectId>) -> HomeNode {
 }
 
 fn ask(node: NodeId) -> Ask {
-    Ask { key: KEY, node, stale: None, suspect: None, failed: Vec::new() }
+    Ask { key: KEY, node, stale: None, suspect: None, failed: Vec::new(), since: 0 }
 }
 
 async fn answer(home: &HomeNode, ask: Ask) -> Answer {
@@ -123,7 +125,8 @@ fn the_home_is_the_first_in_rank_and_this_node_is_one_too() {
     let members = [ME, A, B].map(member).to_vec().into();
     let shared = Shared {
         view: watch::channel(ClusterView { members, ..ClusterView::default() }).0,
-        fences: RwLock::default(),
+        fences: RwLock::new(FenceTable::after_pass(0)),
+        fenced: watch::Sender::new(0),
         lease_until: Mutex::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),

@@ -7,18 +7,20 @@ use prost::Message;
 use rocksdb::{DB, WriteBatch};
 use shoal_proto::id::HASH_BYTES;
 use shoal_proto::limits::{
-    ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX,
+    ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LABELS_MAX, NAME_BYTES_MAX,
+    OBJECT_BYTES_MAX,
 };
 use shoal_proto::wire::v1::{self, command::Command};
 use shoal_proto::{ManifestId, NodeId, ObjectId, ObjectKey, ObjectRef, wire};
 
-use super::fences::{FenceTable, read_matcher};
+use super::fences::{FenceTable, subject};
 use super::members::{Changed, Members};
 use super::slot_list::Slot;
 use super::slots::Slots;
 use super::staging::Staging;
-use super::tables::{FENCES, Fenced, MEMBERS, member_key, retired_key, slot_key};
+use super::tables::{FENCES, FenceEntry, MEMBERS, member_key, retired_key, slot_key};
 use super::{IndexError, Tables};
+use crate::fences::{Fenced, Matcher};
 
 /// Most heads that one command clears.
 pub(in crate::supernode) const CLEAR_HEADS_MAX: usize = 1_024;
@@ -67,6 +69,10 @@ impl<'a> Group<'a> {
             Some(Command::PutHead(head)) => self.put_head(head),
             Some(Command::Holders(holders)) => self.holders(holders),
             Some(Command::Fence(matcher)) => self.fence(position, matcher),
+            Some(Command::HeadsChecked(upto)) => {
+                let changed = self.fences().heads_checked(upto.position.min(position));
+                self.write_fences(changed)
+            }
             Some(Command::Retire(gone)) => {
                 let changed = self.members().retire(position, &gone.node_ids);
                 self.member_changed(position, &changed)?;
@@ -141,7 +147,7 @@ impl<'a> Group<'a> {
 
     fn put_head(&mut self, head: &v1::IndexHead) -> Result<v1::CommandReply, IndexError> {
         let Some((key, object)) = read_head(head) else { return Ok(REFUSED) };
-        let fenced = self.tables.fences.refuses(&key, &head.site, head.fence_position);
+        let fenced = self.tables.fences.refuses(&subject(&key, head));
         let publisher = self.tables.slots.of(NodeId(head.publisher_node_id));
         let Some(slot) = publisher.filter(|_| !fenced) else { return Ok(REFUSED) };
         self.staging.put_head(key, head.clone())?;
@@ -203,11 +209,16 @@ impl<'a> Group<'a> {
         position: u64,
         matcher: &v1::FenceMatcher,
     ) -> Result<v1::CommandReply, IndexError> {
-        let Some(fenced) = read_matcher(matcher) else { return Ok(REFUSED) };
-        if let Fenced::Key(key) = &fenced {
+        let Ok(fenced) = Fenced::try_from(matcher) else { return Ok(REFUSED) };
+        if let Fenced { matcher: Matcher::Key(key), soft: false } = &fenced {
             self.staging.drop_head(*key)?;
         }
-        for changed in self.fences().add(position, fenced) {
+        let changed = self.fences().add(position, fenced);
+        self.write_fences(changed)
+    }
+
+    fn write_fences(&mut self, changed: Vec<FenceEntry>) -> Result<v1::CommandReply, IndexError> {
+        for changed in changed {
             let entry = self.tables.fences.entry(&changed).map(u64::to_be_bytes);
             let entry = entry.as_ref().map(<[u8; 8]>::as_slice);
             self.staging.write(FENCES, &changed.encode(), entry)?;
@@ -258,7 +269,7 @@ impl<'a> Group<'a> {
         let mut doubtful = Vec::new();
         for key in keys.iter().map(|key| ObjectKey::new(*key)) {
             let Some(head) = self.staging.head(&key)? else { continue };
-            if self.tables.fences.covers(&key, &head.site, head.fence_position) {
+            if self.tables.fences.outdates(&subject(&key, &head)) {
                 self.staging.drop_head(key)?;
             } else if let Some((_, object)) = read_head(&head) {
                 doubtful.push((key, object));
@@ -278,7 +289,8 @@ impl<'a> Group<'a> {
 pub(super) fn read_head(head: &v1::IndexHead) -> Option<(ObjectKey, ObjectRef)> {
     let fits = head.chunk_count <= CHUNKS_MAX
         && head.length <= OBJECT_BYTES_MAX
-        && head.site.len() <= NAME_BYTES_MAX;
+        && head.site.len() <= NAME_BYTES_MAX
+        && head.labels.as_ref().is_none_or(|labels| labels.hashes.len() <= LABELS_MAX);
     wire::id_from::<ManifestId>("manifest_id", &head.manifest_id).ok()?;
     let key = wire::id_from("key", &head.key).ok()?;
     let object = wire::id_from::<ObjectId>("object_id", &head.object_id).ok()?;

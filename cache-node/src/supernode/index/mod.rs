@@ -32,7 +32,8 @@ use self::apply::Group;
 use self::fences::FenceTable;
 use self::members::Members;
 use self::slots::Slots;
-use self::tables::Fenced;
+use self::tables::FenceEntry;
+use crate::fences::Verdict;
 use crate::membership::Member;
 
 pub(super) use self::apply::CLEAR_HEADS_MAX;
@@ -198,14 +199,19 @@ impl Index {
         read(&self.live.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The key's current object; `None` when there is none or a purge covers it. Reads the disk.
+    /// The key's current object; `None` when there is none or a hard purge covers it. Under a soft
+    /// one it is fresh until the beginning of time. Reads the disk.
     ///
     /// # Errors
     /// When RocksDB fails or the record cannot be read.
     pub fn head(&self, key: &ObjectKey) -> Result<Option<v1::IndexHead>, IndexError> {
         let (db, fences) = self.read(|live| (live.db.clone(), live.tables.fences.clone()));
         let head = storage::read_head(&db, key)?;
-        Ok(head.filter(|head| !fences.covers(key, &head.site, head.fence_position)))
+        Ok(head.and_then(|head| match fences.verdict(&fences::subject(key, &head)) {
+            Verdict::Clear => Some(head),
+            Verdict::Stale => Some(v1::IndexHead { fresh_until_ms: 0, ..head }),
+            Verdict::Gone => None,
+        }))
     }
 
     /// Who has what of an object, in the order of node ids, whether they are up or not. Reads the
@@ -326,7 +332,7 @@ fn load(db: &DB) -> Result<Tables, IndexError> {
         let (key, value) = entry?;
         let corrupt = || IndexError::Corrupt { family: tables::FENCES };
         let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
-        let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
+        let fenced = FenceEntry::decode(&key).ok_or_else(corrupt)?;
         fences.restore(u64::from_be_bytes(position), fenced);
     }
     let (members, slots) = (Arc::new(members), Arc::new(slots));

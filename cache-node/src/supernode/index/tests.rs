@@ -58,6 +58,7 @@ fn head(k: u8, o: u8, fence_position: u64, publisher: u64) -> Command {
         chunk_count: 1,
         fresh_until_ms: 1_000,
         fence_position,
+        labels: None,
         publisher_node_id: publisher,
     })
 }
@@ -101,11 +102,11 @@ fn clearing(index: &Index) -> Vec<Command> {
 }
 
 fn fence_key(k: u8) -> Command {
-    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Key(key(k).to_wire())) })
+    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Key(key(k).to_wire())), soft: false })
 }
 
 fn fence_site(site: &str) -> Command {
-    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())) })
+    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())), soft: false })
 }
 
 #[test]

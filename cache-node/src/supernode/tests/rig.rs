@@ -339,6 +339,7 @@ pub(super) fn head(key: ObjectKey, n: u8, fence_position: u64) -> v1::IndexHead 
         fresh_until_ms: u64::MAX,
         fence_position,
         publisher_node_id: 0,
+        labels: None,
     }
 }
 

@@ -30,8 +30,10 @@ fn disk_bytes(directory: &Path) -> u64 {
 
 /// An entry of about `bytes` that no command comes of.
 fn large(index: u64, bytes: usize) -> Entry {
-    let matcher =
-        v1::FenceMatcher { matcher: Some(v1::fence_matcher::Matcher::Site("x".repeat(bytes))) };
+    let matcher = v1::FenceMatcher {
+        matcher: Some(v1::fence_matcher::Matcher::Site("x".repeat(bytes))),
+        soft: false,
+    };
     let command = v1::Command { command: Some(v1::command::Command::Fence(matcher)) };
     let payload = EntryPayload::Normal(Batch(v1::CommandBatch { commands: vec![command] }));
     Entry { payload, ..entry(1, index) }
