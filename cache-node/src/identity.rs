@@ -11,7 +11,7 @@ use shoal_proto::{ClusterId, NodeId};
 
 use crate::clock;
 use crate::files::{self, FileError, FolderLock};
-use crate::membership::Role;
+use crate::membership::ConfiguredRole;
 
 /// The file in the data directory.
 const IDENTITY_FILE: &str = "identity.json";
@@ -34,7 +34,7 @@ pub struct Claim<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its role.
-    pub role: Role,
+    pub role: ConfiguredRole,
 }
 
 /// A data directory that this member cannot have.
@@ -176,7 +176,12 @@ mod tests {
 
     use super::*;
 
-    fn open(data_dir: &Path, cluster: &str, name: &str, role: Role) -> Result<NodeId, String> {
+    fn open(
+        data_dir: &Path,
+        cluster: &str,
+        name: &str,
+        role: ConfiguredRole,
+    ) -> Result<NodeId, String> {
         let cluster_id: ClusterId = cluster.parse().unwrap();
         let claim = Claim { cluster_id: &cluster_id, name, role };
         Identity::open(data_dir, claim).map(|id| id.node_id).map_err(|error| error.to_string())
@@ -186,23 +191,30 @@ mod tests {
     fn an_identity_is_drawn_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("deep/data");
-        let first = open(&data_dir, "a", "node-0", Role::Node).unwrap();
-        assert_eq!(open(&data_dir, "a", "node-0", Role::Node), Ok(first));
+        let first = open(&data_dir, "a", "node-0", ConfiguredRole::Node).unwrap();
+        assert_eq!(open(&data_dir, "a", "node-0", ConfiguredRole::Node), Ok(first));
         assert_eq!(fs::metadata(&data_dir).unwrap().permissions().mode() & 0o777, 0o700);
-        let other = open(&folder.path().join("other"), "a", "node-1", Role::Node).unwrap();
+        let other =
+            open(&folder.path().join("other"), "a", "node-1", ConfiguredRole::Node).unwrap();
         assert_ne!(first, other);
     }
 
     #[test]
     fn another_members_directory_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        open(folder.path(), "a", "node-0", Role::Node).unwrap();
+        open(folder.path(), "a", "node-0", ConfiguredRole::Node).unwrap();
         fs::remove_file(folder.path().join(files::LOCK_FILE)).unwrap();
         let before = fs::read(folder.path().join(IDENTITY_FILE)).unwrap();
         let claims = [
-            ("b", "node-0", Role::Node, "cluster \"a\"", "cluster.id back to \"a\""),
-            ("a", "node-1", Role::Node, "member \"node-0\"", "node.name back to \"node-0\""),
-            ("a", "node-0", Role::Super, "role \"node\"", "node.role back to \"node\""),
+            ("b", "node-0", ConfiguredRole::Node, "cluster \"a\"", "cluster.id back to \"a\""),
+            (
+                "a",
+                "node-1",
+                ConfiguredRole::Node,
+                "member \"node-0\"",
+                "node.name back to \"node-0\"",
+            ),
+            ("a", "node-0", ConfiguredRole::Super, "role \"node\"", "node.role back to \"node\""),
         ];
         for (cluster, name, role, whose, remedy) in claims {
             let refused = open(folder.path(), cluster, name, role).unwrap_err();
@@ -216,7 +228,7 @@ mod tests {
     fn two_processes_never_share_a_directory() {
         let folder = tempfile::tempdir().unwrap();
         let cluster_id: ClusterId = "a".parse().unwrap();
-        let claim = Claim { cluster_id: &cluster_id, name: "node-0", role: Role::Node };
+        let claim = Claim { cluster_id: &cluster_id, name: "node-0", role: ConfiguredRole::Node };
         let held = Identity::open(folder.path(), claim).unwrap();
         let refused = Identity::open(folder.path(), claim).unwrap_err();
         assert!(matches!(refused, IdentityError::File(FileError::InUse { .. })), "{refused}");
@@ -229,14 +241,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for spoilt in ["", "{}", r#"{"cluster_id":"a","node_id":"0","name":"n","role":"node"}"#] {
             fs::write(folder.path().join(IDENTITY_FILE), spoilt).unwrap();
-            let refused = open(folder.path(), "a", "n", Role::Node).unwrap_err();
+            let refused = open(folder.path(), "a", "n", ConfiguredRole::Node).unwrap_err();
             assert!(refused.contains(IDENTITY_FILE) && refused.contains("move"), "{refused}");
         }
     }
 
     #[test]
     fn a_directory_that_cannot_be_made_is_named() {
-        let refused = open(Path::new("/proc/shoal/data"), "a", "n", Role::Node).unwrap_err();
+        let refused =
+            open(Path::new("/proc/shoal/data"), "a", "n", ConfiguredRole::Node).unwrap_err();
         assert!(refused.contains("/proc/shoal/data"), "{refused}");
     }
 }

@@ -5,96 +5,14 @@
 //! Names follow the Prometheus conventions: `shoal_` prefix, base units, `_total` for counters.
 
 mod labels;
+mod registry;
 
 use std::time::Duration;
 
-use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
-};
+use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 pub use labels::{PerRefusal, PerTier, Refusal, Tier};
-
-/// The process's registry. Registration of a name twice is a fault found at start-up.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    registry: Registry,
-}
-
-impl Metrics {
-    /// A registry with the `process_*` metrics.
-    ///
-    /// # Errors
-    /// When a name is taken.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process))?;
-        Ok(Self { registry })
-    }
-
-    /// The registry in the Prometheus text format.
-    ///
-    /// # Errors
-    /// When a metric cannot be encoded.
-    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let counter = IntCounter::new(name, help)?;
-        self.registry.register(Box::new(counter.clone()))?;
-        Ok(counter)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        let gauge = IntGauge::new(name, help)?;
-        self.registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-        self.registry.register(Box::new(gauges.clone()))?;
-        Ok(gauges)
-    }
-
-    fn seconds(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let gauge = Gauge::new(name, help)?;
-        self.registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-        self.registry.register(Box::new(counters.clone()))?;
-        Ok(counters)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let histogram = Histogram::with_opts(options)?;
-        self.registry.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
-    }
-}
+pub use registry::Metrics;
 
 /// Seconds, from a memory hit to a stalled origin.
 const LATENCY_S: [f64; 12] =
@@ -388,6 +306,12 @@ pub struct IndexMetrics {
     pub snapshot_received_bytes: IntCounter,
     /// Leaders whose process was found to have ended.
     pub lost_leaders: IntCounter,
+    /// Changes of the tier that selection made, by kind.
+    pub selection_changes: IntCounterVec,
+    /// Voters wanted; 0 while this super-node does not lead a tier that chooses its voters.
+    pub selection_wanted: IntGauge,
+    /// Voters there are; likewise.
+    pub selection_voters: IntGauge,
 }
 
 impl IndexMetrics {
@@ -409,6 +333,20 @@ impl IndexMetrics {
             leases_given: m.counter("shoal_index_leases_given_total", "Fill leases given.")?,
             sessions: m.gauge("shoal_index_sessions", "Sessions open now.")?,
             heads: m.gauge("shoal_index_heads", "Object heads in the index.")?,
+            selection_changes: m.counters(
+                "shoal_selection_changes_total",
+                "Changes of the tier that its leader made to choose voters, by kind (promote, \
+                 replace, demote).",
+                "kind",
+            )?,
+            selection_wanted: m.gauge(
+                "shoal_selection_wanted",
+                "Voters wanted, on the leader of a tier that chooses them; elsewhere 0.",
+            )?,
+            selection_voters: m.gauge(
+                "shoal_selection_voters",
+                "Voters there are, on the leader of a tier that chooses them; elsewhere 0.",
+            )?,
             sync_seconds: m.histogram(
                 "shoal_index_sync_seconds",
                 "Seconds to append and sync entries to the log.",

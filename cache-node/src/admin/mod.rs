@@ -38,7 +38,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use control::{Answer, Call, Control, ControlError};
-pub use status::{Figures, Hits, MemberStatus, ModeStatus, StatusDocument};
+pub use status::{
+    CandidateStatus, Figures, Hits, MemberStatus, ModeStatus, SelectionChange, SelectionStatus,
+    StatusDocument,
+};
 
 use crate::metrics::{AdminMetrics, Metrics};
 use crate::tasks::{self, Tasks};

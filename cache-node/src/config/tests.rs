@@ -88,7 +88,7 @@ fn a_valid_file_is_a_configuration() {
     let written = Written::new();
     let config = written.load(&[]).unwrap();
     assert_eq!(config.node.name, "node-0");
-    assert_eq!(config.node.role, Role::Node);
+    assert_eq!(config.node.role, ConfiguredRole::Node);
     assert_eq!(config.node.data_dir, written.folder.path().join("data"));
     assert_eq!(config.address(config.cluster.listen), "127.0.0.1:7400");
     assert_eq!(config.cluster.copies, 2);
@@ -113,7 +113,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "zone = \"a\"",
         "role = \"boss\"",
-        "shoal.toml:4: node.role is \"boss\"; expected \"node\" or \"super\"",
+        "shoal.toml:4: node.role is \"boss\"; expected \"node\", \"super\" or \"auto\"",
     ),
     (
         "listen = \"127.0.0.1:7400\"",

@@ -75,7 +75,7 @@ impl Directory {
         metrics: DirectoryMetrics,
         local: Local,
     ) -> Arc<Self> {
-        let DirectoryConfig { cluster, me, seeds, fence_position } = config;
+        let DirectoryConfig { cluster, me, seeds, fence_position, role } = config;
         let (view_sender, view) = watch::channel(ClusterView::default());
         let (welcomed_sender, welcomed) = watch::channel(false);
         let (changes, queue) = mpsc::channel(announce::QUEUE_MAX);
@@ -95,6 +95,7 @@ impl Directory {
             cluster,
             me: me.clone(),
             seeds,
+            role,
             channels: channels.clone(),
             stats: local.stats,
             shared: shared.clone(),

@@ -6,8 +6,9 @@ use shoal_proto::wire::{self, v1};
 use shoal_proto::{
     ClusterId, ErrorKind, LeaseId, Manifest, ManifestId, NodeId, ObjectId, ObjectKey, RpcError,
 };
+use tokio::sync::watch;
 
-use crate::membership::Member;
+use crate::membership::{Member, Role};
 
 /// How a node finds the tier.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct DirectoryConfig {
     /// No fence up to here covers anything that the store holds; see
     /// [`super::Directory::end_pass`].
     pub fence_position: u64,
+    /// What this node is at any time: a change begins another session.
+    pub role: watch::Receiver<Role>,
 }
 
 /// What a home answers to a node that wants a key.

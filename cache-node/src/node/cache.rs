@@ -8,6 +8,7 @@ use shoal_proto::wire::v1;
 use shoal_proto::{NodeId, ObjectKey};
 use tokio::sync::{mpsc, watch};
 
+use super::auto::Auto;
 use super::purges::Purger;
 use super::{NodeError, Running, holdings, mode};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
@@ -15,6 +16,7 @@ use crate::config::{CacheConfig, Config};
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
+use crate::membership::Role;
 use crate::membership::mode::Sight;
 use crate::metrics::{
     DirectoryMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
@@ -29,6 +31,8 @@ use crate::transfer::{CopyRequest, Fills, PeerService, Peers};
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// For running calls of peers to end at the stop.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
+/// For the super-node of this node to hand on what it has and end.
+const TIER_DEADLINE: Duration = Duration::from_secs(15);
 /// For everything else to end at the stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -38,9 +42,11 @@ pub(super) struct Listeners {
 }
 
 /// Tasks in the order in which they end.
+#[derive(Default)]
 struct Groups {
     edge: Tasks,
     flights: Tasks,
+    tier: Tasks,
     session: Tasks,
 }
 
@@ -62,14 +68,16 @@ pub(super) async fn run(
     running: &Running,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let groups = Groups::default();
+    let channels = Channels::new(config.cluster.security.clone());
+    let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, cache, .. } = config;
     let Some(cache) = cache else { return Ok(()) };
-    let groups = Groups { edge: Tasks::new(), flights: Tasks::new(), session: Tasks::new() };
-    let channels = Channels::new(cluster.security.clone());
     let mut server = rpc::server(&cluster.security)?;
     let member = Member {
+        directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
         me,
-        directory: DirectoryFacts { cluster: cluster.id, seeds: cluster.super_nodes },
+        auto: auto.clone(),
         data_dir: node.data_dir,
         copies: usize::from(cluster.copies),
     };
@@ -84,19 +92,26 @@ pub(super) async fn run(
         };
         mode::watch(sight, shown, ModeMetrics::new(&running.metrics)?)
     });
+    let shown_auto = auto.clone();
     running.set_status({
-        let (directory, figures) = (directory.clone(), figures.clone());
+        let directory = directory.clone();
         move || {
-            let mut document = base.clone().with_view(&directory.view());
+            let view = directory.view();
+            let mut document = base.clone().with_view(&view);
             document.applied_position = directory.fence_position();
             document.figures = Some(figures());
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
+            shown_auto.iter().for_each(|auto| auto.show(&mut document, &view));
             document
         }
     });
     running.set_control(purger.add_to(Control::new()));
     let router =
         server.add_service(peer_service.into_server()).add_service(directory.home_service());
+    let router = match &auto {
+        None => router,
+        Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
+    };
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
         if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
@@ -123,11 +138,26 @@ pub(super) async fn run(
 struct DirectoryFacts {
     cluster: shoal_proto::ClusterId,
     seeds: Vec<String>,
+    role: watch::Receiver<Role>,
+}
+
+fn directory_facts(
+    cluster: shoal_proto::ClusterId,
+    mut seeds: Vec<String>,
+    (me, auto): (&v1::NodeInfo, Option<&Auto>),
+) -> DirectoryFacts {
+    let Some(auto) = auto else {
+        return DirectoryFacts { cluster, seeds, role: watch::channel(Role::Node).1 };
+    };
+    // The first of a new cluster has nobody but itself.
+    seeds.push(me.cluster_address.clone());
+    DirectoryFacts { cluster, seeds, role: auto.role() }
 }
 
 struct Member {
     me: v1::NodeInfo,
     directory: DirectoryFacts,
+    auto: Option<Arc<Auto>>,
     data_dir: std::path::PathBuf,
     copies: usize,
 }
@@ -144,7 +174,8 @@ async fn build(
     let transfer_metrics = TransferMetrics::new(m)?;
     let origin_metrics = OriginMetrics::new(m)?;
     let edge_metrics = EdgeMetrics::new(m)?;
-    let Member { me, directory: DirectoryFacts { cluster, seeds }, data_dir, copies } = member;
+    let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
+    let Member { auto, data_dir, copies, .. } = member;
     let store_config = StoreConfig {
         dir: data_dir,
         budget_bytes: cache.store.budget_bytes,
@@ -152,19 +183,13 @@ async fn build(
     };
     let store = Store::open(store_config, store_metrics).await?;
     let node_id = NodeId(me.node_id);
-    let stats = {
-        let store = store.clone();
-        move || {
-            let usage = store.usage();
-            v1::NodeStats { cached_bytes: usage.bytes, cached_objects: usage.objects as u64 }
-        }
-    };
+    let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
     let held = {
         let store = store.clone();
         move |key: &ObjectKey| store.locate(key)
     };
     let directory = Directory::start(
-        DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await? },
+        DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
@@ -206,6 +231,24 @@ async fn build(
     Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
 }
 
+/// What heartbeats carry.
+fn stats(
+    store: Arc<Store>,
+    transfer: TransferMetrics,
+    origin: OriginMetrics,
+    auto: Option<Arc<Auto>>,
+) -> impl Fn() -> v1::NodeStats {
+    move || {
+        let usage = store.usage();
+        let moved = || transfer.bytes_in.get() + transfer.bytes_out.get() + origin.bytes.get();
+        v1::NodeStats {
+            cached_bytes: usage.bytes,
+            cached_objects: usage.objects as u64,
+            capability: auto.as_ref().map(|auto| auto.capability(moved())),
+        }
+    }
+}
+
 fn figures(
     store: Arc<Store>,
     edge: EdgeMetrics,
@@ -234,6 +277,7 @@ async fn ready(running: &Running, directory: &Directory, groups: &Groups) {
     tokio::select! {
         () = groups.edge.stopped() => {}
         () = groups.flights.stopped() => {}
+        () = groups.tier.stopped() => {}
         () = groups.session.stopped() => {}
     }
 }
@@ -242,6 +286,7 @@ async fn shut_down(groups: &Groups, store: &Store) {
     for (name, group, deadline) in [
         ("edge", &groups.edge, DRAIN_DEADLINE),
         ("flights", &groups.flights, STOP_DEADLINE),
+        ("super-node", &groups.tier, TIER_DEADLINE),
         ("session", &groups.session, STOP_DEADLINE),
     ] {
         if !group.shutdown(deadline).await {

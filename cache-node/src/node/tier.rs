@@ -6,6 +6,7 @@ use std::time::Duration;
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
+use super::selection;
 use super::{NodeError, Running, mode};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
@@ -40,6 +41,7 @@ pub(super) async fn run(
         bootstrap: config.cluster.bootstrap,
         seeds: config.cluster.super_nodes.clone(),
         timing: Timing::default(),
+        wanted: config.cluster.selection,
     };
     let mut server = rpc::server(&config.cluster.security)?;
     let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
@@ -67,6 +69,7 @@ pub(super) async fn run(
         move || {
             let mut document = base.clone().with_view(&view.borrow());
             document.applied_position = node.status().applied;
+            document.selection = selection::status(&node, &view.borrow());
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             document
         }

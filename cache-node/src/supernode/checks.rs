@@ -4,7 +4,7 @@
 use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{
     ANNOUNCE_BYTES_MAX, ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LOCATE_OBJECTS_MAX,
-    NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
+    MEMBERS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
 };
 use shoal_proto::wire::v1;
 use shoal_proto::wire::{WireError, check_node_info, id_from, labels_from};
@@ -45,6 +45,15 @@ pub(super) fn member(info: Option<v1::NodeInfo>) -> Result<v1::NodeInfo, WireErr
         return Err(WireError::field("cluster_address", "empty", "host:port"));
     }
     Ok(info)
+}
+
+/// What another super-node tells of its standbys.
+pub(super) fn standbys(reply: v1::StandbysReply) -> Result<Vec<v1::StandbyReport>, WireError> {
+    let count = reply.standbys.len();
+    if count > MEMBERS_MAX {
+        return Err(WireError::field("standbys", count, "at most 4,096"));
+    }
+    Ok(reply.standbys)
 }
 
 pub(super) fn leases(request: &v1::RenewRequest) -> Result<Vec<(ObjectKey, LeaseId)>, WireError> {

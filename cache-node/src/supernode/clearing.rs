@@ -201,6 +201,7 @@ mod tests {
             version: String::new(),
             up,
             voter: false,
+            auto: false,
         };
         Record { member, session_id, super_node: NodeId(1), position: 1 }
     }

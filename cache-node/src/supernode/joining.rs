@@ -24,7 +24,8 @@ const PAUSE_MS_MAX: u64 = 2_000;
 const INQUIRE_EVERY_MS: u64 = 10_000;
 
 /// Sees to it, for as long as it is polled, that this super-node is a voter of a tier with a leader,
-/// or a learner that is held back from being one; ends when it takes part no longer.
+/// or a learner that is held back from being one; ends when it takes part no longer. One whose role
+/// the tier chooses does not ask for a place, and only looks for who is there.
 pub(super) async fn run(tier: Arc<Tier>, seeds: Vec<String>) {
     let mut ended = tier.raft.ended();
     tokio::select! {
@@ -61,7 +62,10 @@ async fn stay(tier: &Tier, seeds: &[String]) {
         }
         let leaders = introduce(tier, seeds).await;
         inquired = clock::monotonic();
-        if !placed && let Err(error) = join(tier, leaders).await {
+        if !placed
+            && !tier.info.auto
+            && let Err(error) = join(tier, leaders).await
+        {
             tracing::info!(%error, "not taken into the tier yet");
         }
         tokio::time::sleep(ms(pause_ms)).await;

@@ -7,7 +7,10 @@
 //! | `index` | the replicated state machine |
 //! | `ledger` | PURE: sessions, what their members acknowledged, until when they trust |
 //! | `sweep` | PURE: super-nodes that fell silent |
-//! | `selection` | PURE: who is to be a voter
+//! | `selection` | PURE: who is to be a voter |
+//! | `selecting` | on the leader: carries that out |
+//! | `standbys`, `standby` | what the leader knows of nodes that could be super-nodes, and how it tells them |
+//! | `gate` | a service that comes and goes with the super-node behind it |
 //! | `holders` | PURE: which holders to name to whom |
 //! | `clearing` | on the leader: takes out of the index what is of no use any more |
 //! | `checks` | PURE: requests against the limits |
@@ -22,12 +25,13 @@
 //! super-node that may not know all that was committed vouches for nobody. A super-node that caches
 //! has a session with the tier like every node: this module knows nothing of what a node does.
 //!
-//! Not here: choosing who is a super-node; taking one out of the tier.
+//! A node whose role the tier chooses starts and retires its super-node at the leader's word.
 
 mod acquire;
 mod batch;
 mod checks;
 mod clearing;
+pub mod gate;
 mod holders;
 pub mod index;
 mod joining;
@@ -35,9 +39,12 @@ mod ledger;
 mod purge;
 pub mod raft;
 mod reaper;
+mod selecting;
 pub mod selection;
 mod service;
 mod session;
+pub mod standby;
+mod standbys;
 mod standing;
 mod sweep;
 #[cfg(test)]
@@ -61,7 +68,9 @@ use tokio::sync::watch;
 use self::batch::Batcher;
 use self::ledger::Ledger;
 use self::raft::{Ended, Raft, RaftConfig, RaftError, RaftService};
+use self::selection::Wanted;
 use self::session::Sessions;
+use self::standbys::Reports;
 use self::tier::{Tier, bug, ms};
 use crate::clock;
 use crate::home::Home;
@@ -70,6 +79,7 @@ use crate::metrics::IndexMetrics;
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
 use crate::tasks::Tasks;
 
+pub use self::selecting::{LastChange, Selected};
 pub use self::service::IndexService;
 pub use self::timing::Timing;
 
@@ -91,6 +101,8 @@ pub struct SuperConfig {
     pub seeds: Vec<String>,
     /// How long things hold.
     pub timing: Timing,
+    /// How many voters are wanted, among those whose role the tier chooses.
+    pub wanted: Wanted,
 }
 
 /// A super-node cannot start.
@@ -152,7 +164,7 @@ impl SuperNode {
         tasks: Tasks,
         metrics: IndexMetrics,
     ) -> Result<Self, SuperError> {
-        let SuperConfig { cluster_id, me, dir, bootstrap, seeds, timing } = config;
+        let SuperConfig { cluster_id, me, dir, bootstrap, seeds, timing, wanted } = config;
         let info = checks::member(Some(me))?;
         // With data there was an earlier life, and there may be members that still trust it.
         let lived = tokio::fs::try_exists(dir.join("raft")).await.unwrap_or(true);
@@ -179,6 +191,8 @@ impl SuperNode {
             batcher,
             home: Mutex::new(Home::new(u64::from(timing.fill_lease_ms))),
             sessions: Sessions::new(Ledger::new(timing, former_until_ms)),
+            reports: Reports::default(),
+            selected: watch::channel(None).0,
             absences: Mutex::default(),
             probes: Mutex::default(),
             view: watch::channel(ClusterView::default()).0,
@@ -193,6 +207,7 @@ impl SuperNode {
         tasks.spawn_until_stopped("tier-standing", standing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-reaper", reaper::run(tier.clone()));
         tasks.spawn_until_stopped("tier-clearing", clearing::run(tier.clone()));
+        tasks.spawn_until_stopped("tier-selecting", selecting::run(tier.clone(), wanted));
         tasks.spawn_until_stopped("tier-joining", joining::run(tier.clone(), seeds));
         Ok(Self { tier })
     }
@@ -231,6 +246,38 @@ impl SuperNode {
             leases: tier.home(|home| home.len()),
             heads: tier.index.heads_estimate(),
         }
+    }
+
+    /// What it chooses voters by, while it leads.
+    pub fn selected(&self) -> watch::Receiver<Option<Selected>> {
+        self.tier.selected.subscribe()
+    }
+
+    /// Whether the index knows this very super-node as a member.
+    pub fn is_registered(&self) -> bool {
+        standing::is_registered(&self.tier)
+    }
+
+    /// Tells, after this handle has gone, whether everybody has let go of the databases.
+    pub fn released(&self) -> impl Fn() -> bool + Send + use<> {
+        let tier = Arc::downgrade(&self.tier);
+        move || tier.strong_count() == 0
+    }
+
+    /// Ends it for good, the process going on: it is out of the tier's membership already. Members
+    /// are sent elsewhere, and it answers purges until nobody can trust it any more. No farewell:
+    /// the process tells the tier itself what it is from then on. Its tasks end with their group.
+    pub async fn retire(&self) {
+        let tier = &self.tier;
+        tier.leaving.store(true, Ordering::Relaxed);
+        tier.sessions.end_all();
+        if let Err(error) = tier.raft.transfer_leader_away().await {
+            tracing::debug!(%error, "leadership could not be handed on");
+        }
+        let until_ms = tier.sessions.ledger(|ledger| ledger.trusted_until_ms());
+        let left_ms = until_ms.saturating_sub(tier.now_ms()).min(tier.timing.trust_ms());
+        tokio::time::sleep(ms(left_ms)).await;
+        tier.raft.shutdown().await;
     }
 
     /// Leaves in order: members are sent elsewhere, the tier hears of it, leadership is handed on.

@@ -181,6 +181,7 @@ mod tests {
             version: String::new(),
             up,
             voter: false,
+            auto: false,
         };
         Record { member, session_id: id, super_node: NodeId(id), position: 1 }
     }

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::tier::{Tier, bug, ms};
-use super::{acquire, checks, purge, session};
+use super::{acquire, checks, purge, session, standbys};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
 
@@ -75,6 +75,7 @@ impl v1::index_server::Index for IndexService {
         }
         let removed = self.learn(request.get_ref()).await?;
         let view: ClusterView = self.tier.build_view();
+        let state = self.tier.raft.state();
         let supers = view.members.iter().filter(|member| member.role == Role::Super);
         Ok(Response::new(v1::WhoisReply {
             cluster_id: self.tier.cluster_id.to_string(),
@@ -83,6 +84,7 @@ impl v1::index_server::Index for IndexService {
             super_nodes: supers.map(v1::NodeInfo::from).collect(),
             generation: self.tier.raft.generation(),
             removed,
+            tier_node_ids: state.voters.union(&state.learners).map(|id| id.0).collect(),
         }))
     }
 
@@ -209,6 +211,15 @@ impl v1::index_server::Index for IndexService {
         let caller = self.tier.caller(&request, request.get_ref().node_id).await?;
         let fenced = checks::fenced(request.get_ref())?;
         Ok(Response::new(purge::purge(&self.tier, &caller, &fenced).await?))
+    }
+
+    async fn standbys(&self, request: Request<v1::StandbysRequest>) -> Answer<v1::StandbysReply> {
+        let asker = self.tier.caller(&request, request.get_ref().node_id).await?;
+        if asker.role != Role::Super {
+            let message = format!("{} is no super-node: only the leader asks this", asker.name);
+            return Err(RpcError::new(ErrorKind::Denied, message).into());
+        }
+        Ok(Response::new(v1::StandbysReply { standbys: standbys::told(&self.tier) }))
     }
 
     async fn fences_acked(

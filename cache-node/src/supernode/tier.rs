@@ -17,7 +17,9 @@ use super::batch::{Batcher, Outcome};
 use super::index::Index;
 use super::purge::Absences;
 use super::raft::Raft;
+use super::selecting::Selected;
 use super::session::Sessions;
+use super::standbys::Reports;
 use super::timing::Timing;
 use super::view;
 use crate::clock;
@@ -42,6 +44,9 @@ pub(super) struct Tier {
     pub(super) batcher: Batcher,
     pub(super) home: Mutex<Home>,
     pub(super) sessions: Sessions,
+    pub(super) reports: Reports,
+    /// What the leader chooses by, while that is this super-node.
+    pub(super) selected: watch::Sender<Option<Selected>>,
     pub(super) absences: Mutex<Absences>,
     pub(super) probes: Mutex<HashMap<LeaseId, Probe>>,
     pub(super) view: watch::Sender<ClusterView>,
@@ -117,6 +122,9 @@ impl Tier {
     /// # Errors
     /// `Retry` when it stays out of touch: another one may be asked.
     pub(super) async fn until_in_touch(&self) -> Result<(), RpcError> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(RpcError::new(ErrorKind::Retry, "this super-node is leaving"));
+        }
         let mut touched = self.touched.subscribe();
         let recent = touched.wait_for(|at| self.is_recent(*at));
         match tokio::time::timeout(ms(RPC_DEADLINE_MS / 2), recent).await {

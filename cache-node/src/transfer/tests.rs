@@ -68,6 +68,7 @@ fn member(id: u64, address: SocketAddr) -> Member {
         version: String::new(),
         up: true,
         voter: false,
+        auto: false,
     }
 }
 

@@ -36,7 +36,7 @@ use super::leases::HeldLeases;
 use super::session::Shared;
 use super::types::Lease;
 use crate::home::Ask;
-use crate::membership::{Member, Role, placement};
+use crate::membership::{Member, placement};
 use crate::rpc::{MESSAGE_BYTES_MAX, with_deadline};
 
 /// Deadline of a request to a home node, in milliseconds.
@@ -70,7 +70,7 @@ impl HomeNodes {
     fn ranked(&self, key: &ObjectKey) -> Vec<Option<Member>> {
         let view = self.shared.view.borrow().clone();
         let me = self.local.me;
-        let others = view.members.iter().filter(|m| m.role == Role::Node && m.up && m.id != me);
+        let others = view.nodes_up().filter(|m| m.id != me);
         let ids = others.map(|member| member.id).chain([me]);
         let ranked = self.avoided.last(placement::rank(key, ids));
         ranked.into_iter().map(|id| view.member(id).filter(|_| id != me).cloned()).collect()

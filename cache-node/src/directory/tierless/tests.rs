@@ -5,7 +5,7 @@ use std::sync::{Mutex, RwLock};
 use super::super::fences::FenceTable;
 use super::*;
 use crate::clock;
-use crate::membership::ClusterView;
+use crate::membership::{ClusterView, Role};
 use crate::metrics::{DirectoryMetrics, Metrics};
 use crate::rpc::Channels;
 use crate::tls::Security;
@@ -32,6 +32,7 @@ fn member(id: NodeId) -> Member {
         version: String::new(),
         up: true,
         voter: false,
+        auto: false,
     }
 }
 

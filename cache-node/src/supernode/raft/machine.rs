@@ -25,9 +25,9 @@ use crate::{clock, tasks};
 const GROUP_ENTRIES_MAX: usize = 256;
 
 /// Whom `members` leaves out, as a command to the index: they are retired with the membership's own
-/// entry, all or nothing.
+/// entry, all or nothing. Not those that the tier itself chose: they go back to being nodes.
 pub(super) fn retired(before: &Members, members: &Members) -> Option<v1::CommandBatch> {
-    let gone = before.nodes().filter(|(id, _)| members.get_node(id).is_none());
+    let gone = before.nodes().filter(|(id, node)| !node.auto && members.get_node(id).is_none());
     let node_ids: Vec<u64> = gone.map(|(id, _)| *id).collect();
     let retire = |node_ids| {
         let retire = v1::command::Command::Retire(v1::RetireSuperNodes { node_ids });

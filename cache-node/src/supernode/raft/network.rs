@@ -94,6 +94,7 @@ pub(super) fn node_of(info: &v1::NodeInfo) -> v1::RaftNode {
         name: info.name.clone(),
         cluster_address: info.cluster_address.clone(),
         held_back: false,
+        auto: info.auto,
     }
 }
 

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::super::selection::Wanted;
 use super::super::{SuperConfig, SuperError, SuperNode, Timing};
 use super::PATIENCE;
 use crate::membership::ClusterView;
@@ -114,6 +115,7 @@ impl Rig {
             bootstrap: seeds.is_empty(),
             seeds: seeds.iter().map(|seed| seed.info.cluster_address.clone()).collect(),
             timing: TIMING,
+            wanted: Wanted::default(),
         };
         let metrics = IndexMetrics::new(&Metrics::new().unwrap()).unwrap();
         let channels = Channels::new(security.clone());

@@ -49,7 +49,7 @@ pub(crate) fn free_base_port() -> u16 {
     let mut search = bases.iter().cycle().skip(start).take(bases.len());
     let free = |base: &u16| {
         let groups = [0, 100, 200, 300, 400, 500];
-        groups.iter().all(|group| (0..4).all(|i| take_port(base + group + i).is_ok()))
+        groups.iter().all(|group| (0..5).all(|i| take_port(base + group + i).is_ok()))
     };
     *search.find(|base| free(base)).unwrap()
 }
