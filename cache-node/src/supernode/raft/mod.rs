@@ -77,6 +77,7 @@ use crate::tasks::Tasks;
 
 pub use self::generation::Ended;
 pub use self::leader::Proposed;
+pub use self::plan::Mark;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
 
