@@ -14,8 +14,10 @@
 
 mod cache;
 mod holdings;
+mod members;
 mod mode;
 mod purges;
+pub mod recovery;
 mod tier;
 
 use std::future::Future;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
+use super::members::Members;
 use super::{NodeError, Running, mode};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
@@ -51,8 +52,10 @@ pub(super) async fn run(
             tracing::error!(%error, "the cluster listener failed");
         }
     });
-    running.set_control(Control::new());
     let view = node.view();
+    let members =
+        Members { cluster_id: config.cluster.id.clone(), node: node.clone(), view: view.clone() };
+    running.set_control(members.add_to(Control::new()));
     let (shown, mode) = watch::channel(None);
     tasks.spawn_until_stopped("mode", {
         let (node, view) = (node.clone(), view.clone());

@@ -55,12 +55,12 @@ use shoal_proto::wire::v1::command::Command;
 use shoal_proto::wire::v1::index_server::IndexServer;
 use shoal_proto::wire::v1::raft_server::RaftServer;
 use shoal_proto::wire::{WireError, v1};
-use shoal_proto::{ClusterId, NodeId};
+use shoal_proto::{ClusterId, NodeId, RpcError};
 use tokio::sync::watch;
 
 use self::batch::Batcher;
 use self::ledger::Ledger;
-use self::raft::{Ended, Raft, RaftConfig, RaftError, RaftService};
+use self::raft::{Ended, Mark, Raft, RaftConfig, RaftError, RaftService};
 use self::session::Sessions;
 use self::tier::{Tier, bug, ms};
 use crate::clock;
@@ -85,7 +85,7 @@ pub struct SuperConfig {
     pub me: v1::NodeInfo,
     /// The data directory.
     pub dir: PathBuf,
-    /// Makes a new tier of this super-node alone when there is no data.
+    /// Makes a new tier of this super-node alone when there is no data, and no seed knows of one.
     pub bootstrap: bool,
     /// Addresses of other super-nodes.
     pub seeds: Vec<String>,
@@ -156,11 +156,21 @@ impl SuperNode {
         let info = checks::member(Some(me))?;
         // With data there was an earlier life, and there may be members that still trust it.
         let lived = tokio::fs::try_exists(dir.join("raft")).await.unwrap_or(true);
+        let founds =
+            bootstrap && (lived || !joining::finds_tier(&cluster_id, &channels, &seeds).await);
+        if bootstrap && !founds {
+            tracing::warn!("there is a tier already: joining it instead of founding one");
+        }
         let started = clock::monotonic();
         let life = clock::random_u64()?;
         let cluster = cluster_id.clone();
-        let raft =
-            RaftConfig { cluster_id: cluster, me: info.clone(), dir, bootstrap, stands: !lived };
+        let raft = RaftConfig {
+            cluster_id: cluster,
+            me: info.clone(),
+            dir,
+            bootstrap: founds,
+            stands: !lived,
+        };
         let (raft, index) =
             Raft::start(raft, channels.clone(), tasks.clone(), metrics.clone()).await?;
         let former_until_ms = if lived { timing.trust_ms() } else { 0 };
@@ -231,6 +241,46 @@ impl SuperNode {
             leases: tier.home(|home| home.len()),
             heads: tier.index.heads_estimate(),
         }
+    }
+
+    /// Who is in the tier, as its leader knows it.
+    ///
+    /// # Errors
+    /// `Retry` when no leader with a quorum answers in time.
+    pub async fn members(&self) -> Result<v1::MembersReply, RpcError> {
+        self.tier.raft.members(ms(WRITE_DEADLINE_MS)).await
+    }
+
+    /// Has the leader make one change of the membership, which must be the `expected` one.
+    ///
+    /// # Errors
+    /// `Retry` when the outcome is not known in time; a rule's refusal is an answer.
+    pub async fn change_membership(
+        &self,
+        change: v1::change_membership_request::Change,
+        expected: Mark,
+    ) -> Result<v1::ChangeMembershipReply, RpcError> {
+        let request = v1::ChangeMembershipRequest {
+            node_id: self.tier.info.node_id,
+            expected_position: expected.position,
+            expected_hash: expected.hash,
+            change: Some(change),
+        };
+        self.tier.raft.change_membership(request, ms(WRITE_DEADLINE_MS)).await
+    }
+
+    /// Asks who is at an address.
+    ///
+    /// # Errors
+    /// When nobody of this cluster and this tier answers there.
+    pub async fn whois(&self, address: &str) -> Result<v1::NodeInfo, RpcError> {
+        let reply = joining::whois(&self.tier, address).await?;
+        Ok(checks::member(reply.node)?)
+    }
+
+    /// How often the tier was recovered from the loss of its majority.
+    pub fn generation(&self) -> u64 {
+        self.tier.raft.generation()
     }
 
     /// Leaves in order: members are sent elsewhere, the tier hears of it, leadership is handed on.

@@ -63,7 +63,7 @@ use tonic::transport::Channel;
 
 use self::compact::Compaction;
 use self::disk::Alive;
-use self::generation::{Generation, Standing};
+use self::generation::{Stamp, Standing};
 use self::log::LogStore;
 use self::machine::Machine;
 use self::network::{AddressBook, Network, node_of};
@@ -77,6 +77,7 @@ use crate::tasks::Tasks;
 
 pub use self::generation::Ended;
 pub use self::leader::Proposed;
+pub use self::plan::Mark;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
 
@@ -198,7 +199,7 @@ impl RaftError {
 }
 
 type Core = openraft::Raft<Types, Machine>;
-type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Generation>>;
+type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Stamp>>;
 
 struct Inner {
     me: u64,

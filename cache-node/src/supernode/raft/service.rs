@@ -12,7 +12,6 @@ use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
 use tonic::{Request, Response, Status};
 
-use super::generation::Generation;
 use super::receive::Incoming;
 use super::snapshot::{self, SnapshotDir, check_manifest};
 use super::wire::{self, log_id_from, some_vote, vote_to};
@@ -43,7 +42,7 @@ impl RaftService {
             return Err(RpcError::new(ErrorKind::Denied, message).into());
         };
         rpc::check_caller(self.0.inner.network.channels.security(), request, &node.name)?;
-        Ok(self.0.check_generation(Generation::of(request))?)
+        Ok(self.0.check_stamp(request)?)
     }
 
     /// Checks that the caller is the one whose vote it sends.
