@@ -10,6 +10,7 @@ mod purge;
 mod signals;
 pub mod status;
 mod up;
+mod verify;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -39,6 +40,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Makes a cluster forget what it has of URLs or of a site
     Purge(purge::PurgeArgs),
+    /// Compares the super-nodes' indexes, record by record
+    Verify(verify::VerifyArgs),
     /// Prints the version
     Version,
 }
@@ -58,6 +61,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match done {

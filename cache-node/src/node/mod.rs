@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
+//! | `verify` | the control call that compares the super-nodes' indexes |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
 //! | `mode` | shows in which mode the member is |
@@ -17,6 +18,7 @@ mod holdings;
 mod mode;
 mod purges;
 mod tier;
+mod verify;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};

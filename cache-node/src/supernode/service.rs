@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::tier::{Tier, bug, ms};
-use super::{acquire, checks, purge, session};
+use super::{acquire, checks, purge, session, verify};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
 
@@ -177,6 +177,7 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Answer<v1::LocateReply> {
+        self.tier.agrees()?;
         let request = request.into_inner();
         if !request.object_refs.is_empty() {
             let objects = checks::objects(&request.object_refs)?;
@@ -204,6 +205,11 @@ impl v1::index_server::Index for IndexService {
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeReply> {
         let matcher = checks::matcher(request.into_inner())?;
         Ok(Response::new(purge::purge(&self.tier, matcher).await?))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyReply> {
+        self.tier.caller(&request, request.get_ref().node_id).await?;
+        Ok(Response::new(verify::verify(&self.tier).await?))
     }
 
     async fn fences_acked(
