@@ -12,6 +12,7 @@ mod recover;
 mod signals;
 pub mod status;
 mod up;
+mod verify;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -45,6 +46,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Goes on from one super-node when most are lost for good
     Recover(recover::RecoverArgs),
+    /// Compares the super-nodes' indexes, record by record
+    Verify(verify::VerifyArgs),
     /// Prints the version
     Version,
 }
@@ -66,6 +69,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Purge(args) => purge::run(&args),
         Command::Members(args) => members::run(args),
         Command::Recover(args) => recover::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match done {

@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
+//! | `verify` | the control call that compares the super-nodes' indexes |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
 //! | `mode` | shows in which mode the member is |
@@ -19,6 +20,7 @@ mod mode;
 mod purges;
 pub mod recovery;
 mod tier;
+mod verify;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};

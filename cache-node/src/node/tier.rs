@@ -1,5 +1,6 @@
 //! A super-node: the tier's part of it, behind the cluster listener.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
 use super::members::Members;
-use super::{NodeError, Running, mode};
+use super::{NodeError, Running, mode, verify};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
 use crate::membership::mode::Sight;
@@ -55,7 +56,13 @@ pub(super) async fn run(
     let view = node.view();
     let members =
         Members { cluster_id: config.cluster.id.clone(), node: node.clone(), view: view.clone() };
-    running.set_control(members.add_to(Control::new()));
+    running.set_control({
+        let node = node.clone();
+        verify::add_to(members.add_to(Control::new()), move || {
+            let node = node.clone();
+            async move { node.verify().await }
+        })
+    });
     let (shown, mode) = watch::channel(None);
     tasks.spawn_until_stopped("mode", {
         let (node, view) = (node.clone(), view.clone());
@@ -78,7 +85,7 @@ pub(super) async fn run(
     let ready = async {
         loop {
             let (ready, reason) = readiness(&node.status());
-            running.set_ready(ready, reason);
+            running.set_ready(ready, &reason);
             tokio::select! {
                 () = tasks.stopped() => return,
                 () = tokio::time::sleep(READY_EVERY) => {}
@@ -98,18 +105,23 @@ pub(super) async fn run(
 }
 
 /// Whether a super-node can do its work, or why not.
-fn readiness(status: &SuperStatus) -> (bool, &'static str) {
+fn readiness(status: &SuperStatus) -> (bool, Cow<'static, str>) {
     if let Some(ended) = status.ended {
-        return (false, ended.reason());
+        return (false, ended.reason().into());
+    }
+    if let Some(position) = status.diverged {
+        let reason = format!("index differs from the tier's at position {position}");
+        return (false, reason.into());
     }
     if status.leader.is_none() {
-        return (false, "no leader is known");
+        return (false, "no leader is known".into());
     }
     if !status.voter && !status.held_back {
-        return (false, "not taken into the tier yet");
+        return (false, "not taken into the tier yet".into());
     }
     if !status.in_touch {
-        return (false, "what the tier has committed lately is not known here");
+        return (false, "what the tier has committed lately is not known here".into());
     }
-    (true, if status.voter { "ready" } else { "ready; a learner, held back from voting" })
+    let reason = if status.voter { "ready" } else { "ready; a learner, held back from voting" };
+    (true, reason.into())
 }

@@ -9,12 +9,13 @@
 //! | `sweep` | PURE: super-nodes that fell silent |
 //! | `selection` | PURE: who is to be a voter
 //! | `holders` | PURE: which holders to name to whom |
+//! | `agreement` | whether this super-node's index is the tier's |
 //! | `clearing` | on the leader: takes out of the index what is of no use any more |
 //! | `checks` | PURE: requests against the limits |
 //! | `timing` | PURE: the tier's times, all from the session lease |
 //! | `tier` | what the parts share |
 //! | `batch` | commands gathered into entries of the log |
-//! | `session`, `acquire`, `purge` | what the service does |
+//! | `session`, `acquire`, `purge`, `verify` | what the service does |
 //! | `service` | the service itself |
 //! | `standing`, `reaper`, `view`, `joining` | what goes on by itself |
 //!
@@ -25,6 +26,7 @@
 //! Not here: choosing who is a super-node; taking one out of the tier.
 
 mod acquire;
+mod agreement;
 mod batch;
 mod checks;
 mod clearing;
@@ -46,10 +48,11 @@ mod sweep;
 mod tests;
 mod tier;
 mod timing;
+mod verify;
 mod view;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use shoal_proto::limits::WRITE_DEADLINE_MS;
@@ -124,6 +127,8 @@ pub struct SuperStatus {
     pub held_back: bool,
     /// Knows all that was committed until a moment ago, and is a member: it serves sessions.
     pub in_touch: bool,
+    /// The position from which its index is known to differ from the tier's: it serves nobody.
+    pub diverged: Option<u64>,
     /// The newest fence's position.
     pub fence_position: u64,
     /// Takes part no longer, and why.
@@ -196,6 +201,7 @@ impl SuperNode {
             view: watch::channel(ClusterView::default()).0,
             touched: watch::channel(None).0,
             leaving: AtomicBool::new(false),
+            diverged: AtomicU64::new(0),
             channels,
             metrics,
             tasks: tasks.clone(),
@@ -204,6 +210,7 @@ impl SuperNode {
         tasks.spawn_until_stopped("tier-view", view::run(tier.clone()));
         tasks.spawn_until_stopped("tier-standing", standing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-reaper", reaper::run(tier.clone()));
+        tasks.spawn_until_stopped("tier-agreement", agreement::run(tier.clone()));
         tasks.spawn_until_stopped("tier-clearing", clearing::run(tier.clone()));
         tasks.spawn_until_stopped("tier-joining", joining::run(tier.clone(), seeds));
         Ok(Self { tier })
@@ -238,6 +245,7 @@ impl SuperNode {
             held_back: state.held_back.contains(&tier.me()),
             in_touch: tier.in_touch(),
             ended: *tier.raft.ended().borrow(),
+            diverged: tier.diverged(),
             fence_position: tier.index.fence_position(),
             sessions: tier.sessions.ledger(|ledger| ledger.open_count()),
             leases: tier.home(|home| home.len()),
@@ -283,6 +291,14 @@ impl SuperNode {
     /// How often the tier was recovered from the loss of its majority.
     pub fn generation(&self) -> u64 {
         self.tier.raft.generation()
+    }
+
+    /// Has all super-nodes hash their whole index as of one position, and compares.
+    ///
+    /// # Errors
+    /// `Retry` when the audit could not be committed in time.
+    pub async fn verify(&self) -> Result<v1::VerifyReply, RpcError> {
+        verify::verify(&self.tier).await
     }
 
     /// Leaves in order: members are sent elsewhere, the tier hears of it, leadership is handed on.

@@ -12,6 +12,7 @@
 //! | `machine`, `state`, `snapshot`, `receive` | the state, its copies, and where they come from |
 //! | `compact` | when to take a snapshot, what to purge |
 //! | `disk` | what they have in common |
+//! | `peers` | comparing indexes with one another |
 //! | `network`, `service` | the two sides of calls between super-nodes |
 //! | `leader` | what only the leader can do, asked of it from anywhere |
 //! | `plan` | PURE: one change of the membership, or why not |
@@ -34,6 +35,7 @@ mod lost;
 mod machine;
 mod members;
 mod network;
+mod peers;
 pub(crate) mod plan;
 mod receive;
 pub mod recovery;
