@@ -38,6 +38,8 @@ mod reaper;
 pub mod selection;
 mod service;
 mod session;
+#[cfg(test)]
+mod sim;
 mod standing;
 mod sweep;
 #[cfg(test)]

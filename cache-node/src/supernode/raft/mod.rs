@@ -39,6 +39,8 @@ mod receive;
 pub mod recovery;
 mod roster;
 mod service;
+#[cfg(test)]
+pub(super) mod simulated;
 mod sizes;
 mod snapshot;
 mod state;
@@ -438,6 +440,9 @@ fn settings(cluster_id: &ClusterId, compaction: Compaction) -> Result<Config, Ra
         purge_batch_size: PURGE_ENTRIES.min(compaction.every),
         api_channel_size: Some(CALLS_WAITING_MAX),
         enable_pre_vote: Some(true),
+        // A leader that lost its power, and with it entries that its disk had not synced but others
+        // had, must not go on in the same term: it would write other entries under their ids.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     settings.validate().map_err(core_error)
