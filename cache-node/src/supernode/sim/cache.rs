@@ -32,6 +32,8 @@ pub(super) struct Object {
     pub(super) version: u64,
     pub(super) fence_position: u64,
     pub(super) fresh_until_ms: u64,
+    /// When whoever gave it last asked for it, in virtual microseconds.
+    pub(super) asked_us: u64,
 }
 
 impl Object {
@@ -161,10 +163,10 @@ impl Cache {
             let known = self.soft(|soft| soft.view.clone());
             let up = known.members.iter().filter(|m| m.role == Role::Super && m.up);
             let mut all: Vec<u64> = up.map(|member| member.id.0).collect();
-            all.extend(
-                (1..=self.world.plan.supers).filter(|id| !all.contains(id)).collect::<Vec<_>>(),
-            );
-            let first = (self.id % all.len() as u64) as usize;
+            // The configured addresses lead to whoever is there.
+            let seeds = self.world.super_nodes().into_iter().map(|node| node.id);
+            all.extend(seeds.filter(|id| !all.contains(id)).collect::<Vec<_>>());
+            let first = (self.id % all.len().max(1) as u64) as usize;
             all.rotate_left(first);
             for id in all {
                 self.session(id).await;

@@ -34,6 +34,8 @@ struct State {
     disks: BTreeMap<u64, Disks>,
     leaders: BTreeMap<u64, u64>,
     granted: BTreeMap<(u64, u64), u64>,
+    /// Who gave a vote, in order.
+    voters: Vec<u64>,
     votes: BTreeMap<u64, (u64, bool)>,
     /// What every entry written under a position and a term is, and the term before it.
     written: BTreeMap<(u64, u64), (u64, Option<u64>)>,
@@ -80,11 +82,11 @@ impl State {
     }
 
     /// Those who can be back are a quorum.
-    fn has_quorum(&mut self) {
+    fn has_quorum(&mut self, configs: &[BTreeSet<u64>]) {
         let lost = |voters: &&BTreeSet<u64>| {
             voters.iter().filter(|id| self.lost.contains(id)).count() * 2 >= voters.len()
         };
-        if let Some(voters) = self.configs.iter().find(lost) {
+        if let Some(voters) = configs.iter().find(lost) {
             let what = format!("of voters {voters:?} {:?} are lost", self.lost);
             self.violated("a change of members leaves a quorum", what);
         }
@@ -160,12 +162,23 @@ impl Check {
     pub(super) fn lost(&self, host: u64) {
         let mut state = self.state();
         state.lost.insert(host);
-        state.has_quorum();
+        let configs = state.configs.clone();
+        state.has_quorum(&configs);
     }
 
     /// A super-node is no voter any more, and ends.
     pub(super) fn left(&self, host: u64) {
         self.lost(host);
+    }
+
+    /// How many votes were given.
+    pub(super) fn granted_count(&self) -> usize {
+        self.state().voters.len()
+    }
+
+    /// Who gave the votes after the first `seen`.
+    pub(super) fn granted_after(&self, seen: usize) -> Vec<u64> {
+        self.state().voters.get(seen..).map(<[u64]>::to_vec).unwrap_or_default()
     }
 
     /// How many entries were committed.
@@ -254,7 +267,10 @@ impl Observer for Check {
             }
         }
         if let Some(configs) = &entry.configs {
-            state.proposed.insert(at, configs.clone());
+            // Who catches up writes it again, when it may be long outdated.
+            if state.proposed.insert(at, configs.clone()).is_none() {
+                state.has_quorum(configs);
+            }
         }
     }
 
@@ -276,6 +292,7 @@ impl Observer for Check {
 
     fn granted(&self, host: u64, vote: &v1::Vote) {
         let mut state = self.state();
+        state.voters.push(host);
         let to = *state.granted.entry((host, vote.term)).or_insert(vote.node_id);
         if to != vote.node_id {
             let what = format!("{host} votes for {to} and {} in term {}", vote.node_id, vote.term);
@@ -309,7 +326,6 @@ impl Observer for Check {
         state.committed.insert(index, (entry.clone(), outcome));
         if let Some(configs) = &entry.configs {
             state.configs.clone_from(configs);
-            state.has_quorum();
         }
         if !possible.iter().any(|configs| state.is_safe(configs, index, entry.term)) {
             let what = format!("{host} applies entry {index}, which is on no quorum's disks");

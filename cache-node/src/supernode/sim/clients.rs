@@ -3,11 +3,10 @@
 
 use std::sync::Arc;
 
+use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::WRITE_DEADLINE_MS;
-use shoal_proto::wire::v1::{
-    self, command::Command, fence_matcher::Matcher, holder_change::Change,
-};
-use shoal_proto::{NodeId, ObjectId, ObjectKey};
+use shoal_proto::wire::v1::{self, command::Command, fence_matcher::Matcher};
+use shoal_proto::{NodeId, ObjectId};
 
 use super::super::index::Holding;
 use super::super::raft::simulated::{now_us, sleep_ms};
@@ -58,16 +57,17 @@ pub(super) async fn write(world: Arc<World>, number: u64) {
         }
         let of = rng.below(OBJECTS);
         let value = if rng.one_in(5) { 0 } else { value };
-        let change = match value {
-            0 => Change::Gone(true),
-            value => Change::Chunks((value as u32).to_le_bytes().to_vec().into()),
-        };
-        let change = v1::HolderChange {
-            object_id: object(me, of).to_wire(),
-            key: ObjectKey::new([me as u8; 32]).to_wire(),
-            change: Some(change),
-        };
-        let command = Command::Holders(v1::NodeHolders { node_id: me, changes: vec![change] });
+        let object = object(me, of);
+        let named = &object.as_bytes()[..OBJECT_REF_BYTES];
+        let mut holders = v1::NodeHolders { node_id: me, ..Default::default() };
+        match value {
+            0 => holders.gone = named.to_vec().into(),
+            value => holders.partial.push(v1::PartialHolding {
+                object_ref: named.to_vec().into(),
+                chunks: (value as u32).to_le_bytes().to_vec().into(),
+            }),
+        }
+        let command = Command::Holders(holders);
         // On the record before it is called: the world may end meanwhile.
         let called = Called { op: HoldingOp::Say(value), called: now_us(), returned: None };
         world.histories.holding((me, of), called);

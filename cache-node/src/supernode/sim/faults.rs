@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::raft::simulated::{
-    LogDisk, Refused, SimRaft, StateDisk, now_us, sleep_ms, spawn_outside, within_ms,
+    LogDisk, Refused, SimRaft, StateDisk, now_us, sleep_ms, sleep_us, spawn_outside, within_ms,
 };
 use super::check::Disks;
 use super::node::{Host, SuperNode};
@@ -20,6 +20,8 @@ const SKEW_PPM: u64 = 20_000;
 const CHANGE_MS: u64 = 15_000;
 const CHANGE_TRY_MS: u64 = 4_000;
 const CHANGE_PAUSE_MS: u64 = 200;
+/// Between two looks at who gave a vote, in microseconds.
+const VOTERS_LOOK_US: u64 = 300;
 
 #[derive(Default)]
 struct State {
@@ -102,6 +104,7 @@ impl Faults {
         let Some(node) = self.world.super_node(id) else { return false };
         node.life.kill();
         self.world.set_super(id, None);
+        self.world.fills.disturbed();
         let mut state = self.state();
         state.down.insert(id);
         if power && let Some(host) = state.hosts.get(&id) {
@@ -186,6 +189,8 @@ impl Faults {
             Fault::Join { id } => self.join(id).await,
             Fault::Leave { id } => self.leave(id).await,
             Fault::Replace { lost, by } => self.replace(lost, by).await,
+            Fault::CutVoters { for_ms } => self.cut_voters(for_ms).await,
+            Fault::Lose { host } => self.lose(host),
             Fault::CutLeader { .. } | Fault::PauseLeader { .. } | Fault::CutOffLeader { .. } => {
                 false
             }
@@ -260,6 +265,39 @@ impl Faults {
             let left = voters.iter().filter(|id| **id != lost && !state.gone.contains(id)).count();
             voters.contains(&lost) && left * 2 > voters.len()
         })
+    }
+
+    fn lose(&self, id: u64) -> bool {
+        if !self.may_lose(id) || self.state().changing {
+            return false;
+        }
+        self.stop(id, true);
+        self.state().gone.insert(id);
+        self.world.check.lost(id);
+        true
+    }
+
+    async fn cut_voters(&self, for_ms: u64) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let mut rng = self.world.rng.fork("voters", now_us());
+        let until_us = now_us() + for_ms * 1_000;
+        let me = self.clone();
+        spawn_outside(async move {
+            me.down(leader, true, for_ms).await;
+        });
+        let mut seen = self.world.check.granted_count();
+        while now_us() < until_us {
+            sleep_us(VOTERS_LOOK_US).await;
+            let granted = self.world.check.granted_after(seen);
+            seen += granted.len();
+            for voter in granted {
+                let (me, back_ms) = (self.clone(), rng.between((5, 120)));
+                spawn_outside(async move {
+                    me.down(voter, true, back_ms).await;
+                });
+            }
+        }
+        true
     }
 
     fn turn(&self) -> bool {

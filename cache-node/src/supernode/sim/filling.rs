@@ -3,17 +3,18 @@
 
 use std::sync::Arc;
 
+use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1;
 use shoal_proto::{LeaseId, ManifestId, NodeId};
 use tokio::sync::oneshot;
 
-use super::super::home::Ask;
 use super::super::raft::simulated::{now_us, sleep_ms, within_ms};
 use super::cache::{Cache, Fences, Object};
 use super::rng::Rng;
 use super::serving::Given;
 use super::world::{TIMING, object_key, site};
+use crate::home::Ask;
 use crate::membership::placement;
 
 /// Sources tried before a request gives up.
@@ -65,8 +66,10 @@ impl Cache {
         if let Some(found) = self.local(key) {
             return Some(found);
         }
-        // What was known when the request came holds against all that it may get.
-        let fences = self.soft(|soft| soft.fences.clone());
+        // What was known when the request came holds against all that it may get; without a lease
+        // nothing is known, and what others asked for before may be purged.
+        let (called, fences) = (now_us(), self.soft(|soft| soft.fences.clone()));
+        let trusts = self.lease_holds();
         for attempt in 0..ATTEMPTS_MAX {
             let pause_ms = if attempt == 0 { 0 } else { (20 << (attempt - 1).min(5)).min(1_000) };
             self.clock.sleep(pause_ms).await;
@@ -86,7 +89,8 @@ impl Cache {
                     got
                 }
             };
-            if let Some(object) = got.filter(|object| !fences.covers(object)) {
+            let new = |object: &Object| trusts || object.asked_us >= called;
+            if let Some(object) = got.filter(|object| !fences.covers(object) && new(object)) {
                 return Some(object);
             }
         }
@@ -106,6 +110,7 @@ impl Cache {
             failed: Vec::new(),
         };
         for _ in 0..4 {
+            let asked_us = now_us();
             // A follower may be told of a lease before its holder is.
             self.soft(|soft| soft.expected.insert(key));
             let given = self.acquire(&ask).await;
@@ -129,19 +134,32 @@ impl Cache {
                     }
                 }
                 Some(Given::Have { head, holders }) => {
-                    for holder in holders {
-                        let got = self.pull(key, NodeId(holder), None).await;
-                        let same = |object: &Object| object.id().to_wire() == head.object_id;
-                        if let Some(object) = got.filter(same) {
-                            let fence_position = head.fence_position;
-                            let object = Object { fence_position, ..object };
-                            if !fences.covers(&object) {
-                                return Some(self.keep_copy(object).await);
-                            }
-                        }
-                        ask.failed.push(NodeId(holder));
+                    if let Some(object) = self.pull_any(key, &head, &holders, asked_us).await
+                        && !fences.covers(&object)
+                    {
+                        return Some(self.keep_copy(object).await);
                     }
+                    ask.failed.extend(holders.into_iter().map(NodeId));
                 }
+            }
+        }
+        None
+    }
+
+    /// An object that the index vouches for, from whoever has it.
+    async fn pull_any(
+        &self,
+        key: u8,
+        head: &v1::IndexHead,
+        holders: &[u64],
+        asked_us: u64,
+    ) -> Option<Object> {
+        for holder in holders {
+            let got = self.pull(key, NodeId(*holder), None).await;
+            let same = |object: &Object| object.id().to_wire() == head.object_id;
+            if let Some(object) = got.filter(same) {
+                let fence_position = head.fence_position;
+                return Some(Object { fence_position, asked_us, ..object });
             }
         }
         None
@@ -206,12 +224,9 @@ impl Cache {
     }
 
     async fn announce(&self, object: &Object) {
-        let change = v1::HolderChange {
-            object_id: object.id().to_wire(),
-            key: object_key(object.key).to_wire(),
-            change: Some(v1::holder_change::Change::Complete(true)),
-        };
-        let holders = v1::NodeHolders { node_id: self.id, changes: vec![change] };
+        let named = object.id().as_bytes()[..OBJECT_REF_BYTES].to_vec();
+        let complete = named.into();
+        let holders = v1::NodeHolders { node_id: self.id, complete, ..Default::default() };
         for home in self.homes(object.key) {
             let command = v1::command::Command::Holders(holders.clone());
             let submit = move |node: Arc<super::node::SuperNode>| {
@@ -239,13 +254,14 @@ impl Cache {
             self.life().spawn(Arc::clone(self).renew(key, id));
         }
         let ms = if rng.one_in(LONG_ONE_IN) { rng.between(LONG_MS) } else { rng.between(FILL_MS) };
+        let asked_us = now_us();
         self.clock.sleep(ms / 2).await;
         // The origin reads its own version when it hears the request.
         let version = self.world.version(key);
         let fresh_until_ms = self.clock.wall_ms() + FRESH_MS;
         self.clock.sleep(ms - ms / 2).await;
         let failed = rng.one_in(20);
-        let object = Object { key, version, fence_position, fresh_until_ms };
+        let object = Object { key, version, fence_position, fresh_until_ms, asked_us };
         if !failed {
             self.store(|store| store.insert(key, object.clone()));
             self.publish(&object, lease.map(|(id, _)| id)).await;
@@ -278,10 +294,7 @@ impl Cache {
                     move |node: Arc<super::node::SuperNode>| node.publish(lease, me, head.clone());
                 let done = self.world.ask((self.id, home), WRITE_DEADLINE_MS, publish).await;
                 if done == Some(false) {
-                    self.store(|store| match store.get(&object.key) == Some(object) {
-                        true => drop(store.remove(&object.key)),
-                        false => {}
-                    });
+                    self.store(|store| store.retain(|_, stored| stored != object));
                 }
                 if done.is_some() {
                     return;

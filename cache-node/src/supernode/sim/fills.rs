@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shoal_proto::{LeaseId, NodeId, ObjectKey};
 
-use super::super::home::Ask;
 use super::super::raft::simulated::now_us;
 use super::node::SuperNode;
 use super::world::{TIMING, World};
+use crate::home::Ask;
 
 /// A disturbance may lead to a second fill for so long, in microseconds.
 const AFTERMATH_US: u64 = 15_000_000;
@@ -63,7 +63,6 @@ impl Fills {
     /// A home says: fill. `new` is the number of a lease that did not exist before.
     pub(super) fn granted(
         &self,
-        world: &World,
         home: &SuperNode,
         ask: &Ask,
         (id, new): (LeaseId, LeaseId),
@@ -82,7 +81,7 @@ impl Fills {
                 "{} gives lease {} though it was told of {} by {}",
                 home.id, id.0, told.id.0, told.node
             );
-            world.check.violated("one lease a key at a home", what);
+            home.world.check.violated("one lease a key at a home", what);
         }
         if id == new || state.told.contains_key(&at) {
             let until_ms = now_ms + u64::from(TIMING.fill_lease_ms);

@@ -10,7 +10,6 @@ use shoal_proto::limits::{RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1::{self, command::Command};
 use tokio::sync::mpsc;
 
-use super::super::home::Home;
 use super::super::index::Index;
 use super::super::ledger::Ledger;
 use super::super::purge::Absences;
@@ -23,6 +22,7 @@ use super::super::view;
 use super::planted::Planted;
 use super::serving::Event;
 use super::world::{Clock, TIMING, Watcher, Way, World};
+use crate::home::Home;
 use crate::membership::{ClusterView, Role};
 
 /// Between two tries while the leader stays the same, in milliseconds.
@@ -221,9 +221,6 @@ impl SuperNode {
 
     /// Returns once everything that was committed before the call is applied here.
     pub(super) async fn read_barrier(&self, ms: u64) -> bool {
-        if self.world.is(Planted::StaleRead) {
-            return true;
-        }
         let read = |raft: SimRaft| async move { raft.read_position().await };
         let Some(position) = self.at_leader(ms, read).await else { return false };
         self.raft.wait_applied(position, ms).await

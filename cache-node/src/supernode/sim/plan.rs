@@ -42,6 +42,11 @@ pub(super) enum Fault {
     PauseLeader { for_ms: u64 },
     /// Whoever leads is cut off from the other super-nodes, not from the nodes.
     CutOffLeader { for_ms: u64 },
+    /// Whoever leads is lost, and for so long whoever gives a vote loses its power at once, and is
+    /// back soon.
+    CutVoters { for_ms: u64 },
+    /// A super-node is lost for good.
+    Lose { host: u64 },
     /// A new super-node is taken in.
     Join { id: u64 },
     /// A voter is taken out.
@@ -68,6 +73,8 @@ impl Fault {
             Self::CutLeader { .. } => "leader's power cut",
             Self::PauseLeader { .. } => "leader's pause",
             Self::CutOffLeader { .. } => "leader cut off",
+            Self::CutVoters { .. } => "voters' power cuts",
+            Self::Lose { .. } => "loss for good",
             Self::Join { .. } => "join",
             Self::Leave { .. } => "leave",
             Self::Replace { .. } => "replacement",
@@ -127,7 +134,7 @@ impl Plan {
             _ => rng.between((3_500, 9_000)),
         };
         let host = rng.pick(&supers);
-        match rng.below(22) {
+        match rng.below(25) {
             0 | 1 => Fault::PowerCut { host, for_ms },
             2 => Fault::Kill { host, for_ms },
             3 => Fault::Blackout { for_ms: for_ms.min(3_000) },
@@ -156,6 +163,8 @@ impl Plan {
                 Fault::Join { id: *fresh }
             }
             19 => Fault::Leave { id: host },
+            20 => Fault::Lose { host },
+            21 | 22 => Fault::CutVoters { for_ms: rng.between((1_500, 4_000)) },
             _ => {
                 *fresh += 1;
                 Fault::Replace { lost: host, by: *fresh }

@@ -10,7 +10,6 @@ use shoal_proto::wire::v1::{session_down::Event as Down, session_up::Event as Up
 use shoal_proto::{LeaseId, NodeId, ObjectId, ObjectKey};
 use tokio::sync::mpsc;
 
-use super::super::home::{Answer, Ask, Filler, Grant, Lease};
 use super::super::index::Holding;
 use super::super::ledger::{Debt, Opened};
 use super::super::raft::simulated::{sleep_ms, within_ms};
@@ -18,6 +17,7 @@ use super::net::End;
 use super::node::SuperNode;
 use super::planted::Planted;
 use super::world::TIMING;
+use crate::home::{Answer, Ask, Filler, Grant, Lease};
 use crate::membership::Role;
 
 /// Events that wait at one session.
@@ -234,7 +234,7 @@ impl SuperNode {
         let answer = self.home(|home| home.acquire(now_ms, ask, (have, grant), filler));
         self.world.note(format_args!("{} answers {} with {answer:?}", self.id, ask.node.0));
         if let Answer::Fill(lease) = answer {
-            self.world.fills.granted(&self.world, self, ask, (lease.id, id), gone.is_some());
+            self.world.fills.granted(self, ask, (lease.id, id), gone.is_some());
         }
         answer
     }
@@ -373,7 +373,8 @@ impl SuperNode {
         object: ObjectId,
         node: NodeId,
     ) -> Option<Option<Holding>> {
-        if !self.read_barrier(RPC_DEADLINE_MS).await {
+        let stale = self.world.is(Planted::StaleRead);
+        if !stale && !self.read_barrier(RPC_DEADLINE_MS).await {
             return None;
         }
         let holders = self.index.holders(&object).ok()?;

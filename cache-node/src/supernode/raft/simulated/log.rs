@@ -29,6 +29,9 @@ const SYNC_US: (u64, u64) = (200, 4_000);
 const STALLS_ONE_IN: u64 = 150;
 const STALL_US: (u64, u64) = (50_000, 1_200_000);
 
+/// Between two looks at whether an entry is durable, in microseconds.
+const DURABLE_LOOK_US: u64 = 500;
+
 /// An entry as the library sees it, made into what everybody may see.
 pub(super) fn facts(entry: &Entry) -> EntryFacts {
     let configs = match &entry.payload {
@@ -147,6 +150,13 @@ impl LogDisk {
         disk.synced = disk.written;
         disk.now = disk.durable.clone();
         lost
+    }
+
+    /// Waits until an entry would survive a crash: nothing is applied before.
+    pub(super) async fn wait_durable(&self, index: u64) {
+        while self.durable_term(index) == Ok(None) {
+            sleep_us(DURABLE_LOOK_US).await;
+        }
     }
 
     /// The term of an entry that would survive a crash now; `Err` when it was purged.

@@ -12,10 +12,11 @@ use rocksdb::{DB, Env, IteratorMode, Options, WriteBatch};
 use shoal_proto::wire::v1;
 
 use super::super::disk::other;
+use super::super::machine::retired;
 use super::super::wire::{Entry, LogId, Meta, StoredMembers, meta_from, meta_to};
-use super::log::facts;
+use super::log::{LogDisk, facts};
 use super::{Observer, Parts, Types};
-use crate::supernode::index::{COLUMN_FAMILIES, Index};
+use crate::supernode::index::{COLUMN_FAMILIES, Index, descriptors};
 use crate::supernode::sim::planted::Planted;
 use crate::supernode::sim::rng::Rng;
 
@@ -98,7 +99,8 @@ fn options() -> io::Result<Options> {
 }
 
 fn empty() -> io::Result<Arc<DB>> {
-    Ok(Arc::new(DB::open_cf(&options()?, "/sim", COLUMN_FAMILIES).map_err(other)?))
+    let options = options()?;
+    Ok(Arc::new(DB::open_cf_descriptors(&options, "/sim", descriptors(&options)).map_err(other)?))
 }
 
 fn open(image: &Image) -> io::Result<Arc<DB>> {
@@ -164,6 +166,7 @@ type Report = Box<dyn Fn(u64) + Send + Sync>;
 pub(super) struct Machine {
     state: Arc<State>,
     meta: Meta,
+    log: LogDisk,
     report: Report,
     host: u64,
     observer: Arc<dyn Observer>,
@@ -205,7 +208,8 @@ impl Machine {
         let applied = Mutex::new(applied);
         let state = Arc::new(State { disk, index: Arc::new(index), applied });
         let (host, planted, observer) = (parts.id, parts.planted, Arc::clone(&parts.observer));
-        Ok(Self { state, meta, report, host, observer, planted })
+        let log = parts.log.clone();
+        Ok(Self { state, meta, log, report, host, observer, planted })
     }
 
     pub(super) fn index(&self) -> Arc<Index> {
@@ -216,23 +220,30 @@ impl Machine {
         StateProbe(Arc::clone(&self.state))
     }
 
-    fn apply_group(&mut self, group: Vec<io::Result<EntryResponder<Types>>>) -> io::Result<()> {
+    async fn apply_group(
+        &mut self,
+        group: Vec<io::Result<EntryResponder<Types>>>,
+    ) -> io::Result<()> {
         let mut meta = self.meta.clone();
         let (mut seen, mut commands, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         for item in group {
             let (entry, responder): (Entry, _) = item?;
             meta.last_log_id = Some(entry.log_id);
-            let facts = facts(&entry);
-            let position = entry.log_id.index;
-            waiting.push((matches!(entry.payload, EntryPayload::Normal(_)), responder));
-            match entry.payload {
-                EntryPayload::Normal(batch) => commands.push((position, batch.0)),
+            seen.push(facts(&entry));
+            let batch = match entry.payload {
+                EntryPayload::Blank => None,
+                EntryPayload::Normal(batch) => Some(batch.0),
                 EntryPayload::Membership(members) => {
+                    let gone = retired(meta.last_membership.membership(), &members);
                     meta.last_membership = StoredMembers::new(Some(entry.log_id), members);
+                    gone
                 }
-                EntryPayload::Blank => {}
-            }
-            seen.push(facts);
+            };
+            waiting.push((batch.is_some(), responder));
+            commands.extend(batch.map(|batch| (entry.log_id.index, batch)));
+        }
+        if let Some(last) = meta.last_log_id {
+            self.log.wait_durable(last.index).await;
         }
         let mut batch = WriteBatch::default();
         let replies = self.state.index.apply(&commands, &mut batch).map_err(other)?;
@@ -293,7 +304,7 @@ impl RaftStateMachine<Types> for Machine {
         let most = 1 + self.state.disk.lock().rng.below(GROUP_ENTRIES_MAX);
         let mut groups = entries.ready_chunks(most as usize);
         while let Some(group) = groups.next().await {
-            self.apply_group(group)?;
+            self.apply_group(group).await?;
         }
         Ok(())
     }

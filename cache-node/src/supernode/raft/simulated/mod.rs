@@ -132,7 +132,8 @@ impl SimRaft {
     /// Starts it; to be called within the life that it belongs to.
     pub(in crate::supernode) async fn start(parts: Parts) -> Result<(Self, Arc<Index>), String> {
         let every = parts.snapshot_every;
-        let compaction = Compaction { every, keep: every / 2, lag: every * 2 };
+        let (keep, lag) = (every / 2, every * 2);
+        let compaction = Compaction { every, keep, lag, ..Compaction::default() };
         let cluster: ClusterId = "sim".parse().map_err(|error| format!("{error}"))?;
         let mut settings = super::settings(&cluster, compaction).map_err(|e| e.to_string())?;
         // A simulated snapshot needs no half hour.
@@ -264,5 +265,6 @@ fn refused_write(error: RaftError<Types, ClientWriteError<Types>>) -> Refused {
 }
 
 fn node(id: u64) -> v1::RaftNode {
-    v1::RaftNode { name: format!("super-{id}"), cluster_address: format!("super-{id}:7400") }
+    let (name, cluster_address) = (format!("super-{id}"), format!("super-{id}:7400"));
+    v1::RaftNode { name, cluster_address, ..Default::default() }
 }
