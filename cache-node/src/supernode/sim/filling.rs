@@ -267,8 +267,8 @@ impl Cache {
             self.publish(&object, lease.map(|(id, _)| id)).await;
         }
         if let Some((id, _)) = lease {
-            self.end_lease(key, id).await;
             self.world.fills.over((key, self.id), id);
+            self.end_lease(key, id).await;
         }
         (!failed).then_some(object)
     }
