@@ -166,7 +166,7 @@ pub(super) async fn purge_once(world: &Arc<World>, number: u64, rng: &mut Rng) -
     let called = now_us();
     let Some(way) = any(world, WRITERS + 80 + number, rng) else { return false };
     let ask =
-        move |node: Arc<SuperNode>| node.purge(v1::FenceMatcher { matcher: Some(matcher.clone()), soft: false });
+        move |node: Arc<SuperNode>| node.purge(v1::FenceMatcher { matcher: Some(matcher.clone()) });
     let done = world.ask(way, PURGE_PATIENCE_MS, ask).await;
     let returned = done.map(|_| now_us());
     world.note(format_args!("{key} purged, its site {whole_site}: {done:?}"));

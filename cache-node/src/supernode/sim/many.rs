@@ -147,6 +147,12 @@ pub(super) fn run_many(
     summary
 }
 
+/// Says something to whoever looks on.
+pub(super) fn say(text: &str) {
+    // Whoever does not misses nothing.
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn show(done: u64, all: u64, took: Duration, terminal: bool) {
     let rate = done as f64 / took.as_secs_f64().max(0.001);
     let left = (all.saturating_sub(done)) as f64 / rate.max(0.001);

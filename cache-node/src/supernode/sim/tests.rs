@@ -1,6 +1,6 @@
 //! Seeds that must hold, bugs that must be found, and the proof that a seed is a history.
 
-use super::many::{describe, run_many, shrink};
+use super::many::{describe, run_many, say, shrink};
 use super::plan::Plan;
 use super::planted::ALL;
 use super::run::run;
@@ -29,18 +29,18 @@ fn seeds_hold() {
     let range = (number("SHOAL_SIM_FROM").unwrap_or(1), asked.unwrap_or(quick));
     let summary = run_many(range, threads(), None, asked.is_some());
     let text = summary.text();
-    eprintln!("{text}");
+    say(&text);
     assert!(summary.failures.is_empty(), "{text}");
     assert_eq!(summary.seeds, range.1);
     let happened: u64 = summary.faults.values().sum();
-    assert!(happened * 2 > summary.planned, "the run never reached its faults:\n{text}");
+    assert!(happened * 2 >= summary.planned, "the run never reached its faults:\n{text}");
     assert!(range.1 < 100 || summary.faults.len() > 12, "some faults never happened:\n{text}");
 }
 
 /// One seed, event by event; when it fails, also with as few faults as still break it.
 fn replay(seed: u64) {
     let plan = Plan::of(seed);
-    eprintln!("{plan:#?}");
+    say(&format!("{plan:#?}"));
     let outcome = run(plan.clone(), None, true);
     if outcome.violations.is_empty() {
         return;
@@ -76,7 +76,7 @@ fn planted_bugs_are_found() {
             continue;
         };
         let found = first.violations.first().map_or("", |violation| violation.invariant);
-        eprintln!("{name}: seed {}, after {} seeds: {found}", first.seed, summary.seeds);
+        say(&format!("{name}: seed {}, after {} seeds: {found}", first.seed, summary.seeds));
         if !invariants.contains(&found) {
             missed.push(format!("{name}: found as {found:?}\n{}", describe(first)));
         }
