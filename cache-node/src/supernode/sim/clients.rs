@@ -165,8 +165,9 @@ pub(super) async fn purge_once(world: &Arc<World>, number: u64, rng: &mut Rng) -
     };
     let called = now_us();
     let Some(way) = any(world, WRITERS + 80 + number, rng) else { return false };
-    let ask =
-        move |node: Arc<SuperNode>| node.purge(v1::FenceMatcher { matcher: Some(matcher.clone()) });
+    let ask = move |node: Arc<SuperNode>| {
+        node.purge(v1::FenceMatcher { matcher: Some(matcher.clone()), soft: false })
+    };
     let done = world.ask(way, PURGE_PATIENCE_MS, ask).await;
     let returned = done.map(|_| now_us());
     world.note(format_args!("{key} purged, its site {whole_site}: {done:?}"));

@@ -108,6 +108,7 @@ impl Cache {
             stale: stale.map(|object| ManifestId::new(*object.id().as_bytes())),
             suspect: None,
             failed: Vec::new(),
+            since: fences.position,
         };
         for _ in 0..4 {
             let asked_us = now_us();
@@ -284,6 +285,7 @@ impl Cache {
             fresh_until_ms: object.fresh_until_ms,
             fence_position: object.fence_position,
             publisher_node_id: self.id,
+            ..v1::IndexHead::default()
         };
         let lease = (object_key(object.key), lease.unwrap_or(LeaseId(0)));
         let me = self.me();

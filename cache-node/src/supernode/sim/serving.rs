@@ -260,7 +260,7 @@ impl SuperNode {
         if ended {
             self.home(|home| home.end(&key, id, node));
             self.world.fills.ended(self, &key, id);
-        } else if self.home(|home| home.shadow(now_ms, key, id, node)) {
+        } else if self.home(|home| home.shadow(now_ms, key, (id, None), node)) {
             self.world.fills.told(self, key, id, node);
         }
     }
