@@ -25,6 +25,17 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two looks at whether the super-node can do its work.
 const READY_EVERY: Duration = Duration::from_millis(100);
 
+/// What a super-node can be told to do.
+fn control(config: &Config, node: &SuperNode) -> Control {
+    let cluster_id = config.cluster.id.clone();
+    let members = Members { cluster_id, node: node.clone(), view: node.view() };
+    let node = node.clone();
+    verify::add_to(members.add_to(Control::new()), move || {
+        let node = node.clone();
+        async move { node.verify().await }
+    })
+}
+
 /// Runs a super-node until `stop`.
 pub(super) async fn run(
     (config, me, base): (Config, v1::NodeInfo, StatusDocument),
@@ -54,15 +65,7 @@ pub(super) async fn run(
         }
     });
     let view = node.view();
-    let members =
-        Members { cluster_id: config.cluster.id.clone(), node: node.clone(), view: view.clone() };
-    running.set_control({
-        let node = node.clone();
-        verify::add_to(members.add_to(Control::new()), move || {
-            let node = node.clone();
-            async move { node.verify().await }
-        })
-    });
+    running.set_control(control(&config, &node));
     let (shown, mode) = watch::channel(None);
     tasks.spawn_until_stopped("mode", {
         let (node, view) = (node.clone(), view.clone());
