@@ -93,7 +93,32 @@ struct Record {
     role: String,
 }
 
+/// Whose an existing directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Its name.
+    pub name: String,
+}
+
 impl Identity {
+    /// Takes an existing data directory for whom it belongs to.
+    ///
+    /// # Errors
+    /// When it belongs to nobody, another process has it, or it cannot be read.
+    pub fn reopen(data_dir: &Path) -> Result<(Self, Owner), IdentityError> {
+        let path = data_dir.join(IDENTITY_FILE);
+        let nobody = || unreadable(&path, "there is no such file: this is no data directory");
+        read(&path)?.ok_or_else(nobody)?;
+        let lock = FolderLock::take(data_dir)?;
+        let record = read(&path)?.ok_or_else(nobody)?;
+        let cluster_id = record.cluster_id.parse().map_err(|error| unreadable(&path, error))?;
+        let node_id = node_id(&path, &record)?;
+        let owner = Owner { cluster_id, name: record.name };
+        Ok((Self { node_id, data_dir: data_dir.to_owned(), _lock: lock }, owner))
+    }
+
     /// Takes `data_dir` for the member that `claim` names; makes both on a first start.
     ///
     /// # Errors
@@ -234,6 +259,21 @@ mod tests {
         assert!(matches!(refused, IdentityError::File(FileError::InUse { .. })), "{refused}");
         assert!(!refused.is_configuration());
         drop(held);
+    }
+
+    #[test]
+    fn an_existing_directory_says_whose_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Identity::reopen(folder.path()).unwrap_err().to_string().contains("no data dir"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let node_id = open(folder.path(), "a", "s-0", Role::Super).unwrap();
+        let (held, owner) = Identity::reopen(folder.path()).unwrap();
+        assert_eq!(
+            (held.node_id, owner.cluster_id.as_str(), &owner.name[..]),
+            (node_id, "a", "s-0")
+        );
+        let refused = Identity::reopen(folder.path()).unwrap_err();
+        assert!(matches!(refused, IdentityError::File(FileError::InUse { .. })), "{refused}");
     }
 
     #[test]

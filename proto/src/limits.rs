@@ -74,6 +74,8 @@ pub const FILL_RENEW_MS: u32 = 2_000;
 pub const RPC_DEADLINE_MS: u64 = 2_000;
 /// Deadline of a write to the index, elections included, in milliseconds.
 pub const WRITE_DEADLINE_MS: u64 = 10_000;
+/// Deadline of an audit of all super-nodes' indexes, in milliseconds.
+pub const VERIFY_DEADLINE_MS: u64 = 100_000;
 /// Deadline to connect to a member, in milliseconds.
 pub const CONNECT_DEADLINE_MS: u64 = 1_000;
 /// Longest silence on a stream between peers, in milliseconds.

@@ -25,7 +25,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use prost::Message;
-use shoal_proto::limits::{RPC_DEADLINE_MS, SESSION_LEASE_MS, WRITE_DEADLINE_MS};
+use shoal_proto::limits::{
+    RPC_DEADLINE_MS, SESSION_LEASE_MS, VERIFY_DEADLINE_MS, WRITE_DEADLINE_MS,
+};
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::home_server::HomeServer;
 use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError};
@@ -370,6 +372,22 @@ impl Directory {
             Giver::Tier => self.held.contains(&key, lease.id),
             Giver::Node => self.home_nodes.holds(&key, lease.id),
         }
+    }
+
+    /// Has all super-nodes hash their whole index as of one position, and compares.
+    ///
+    /// # Errors
+    /// When no super-node could have it done in time.
+    pub async fn verify(&self) -> Result<v1::VerifyReply, RpcError> {
+        let request = v1::VerifyRequest { node_id: self.me.node_id };
+        let deadline = Duration::from_millis(VERIFY_DEADLINE_MS + WRITE_DEADLINE_MS);
+        // Any super-node can do it.
+        let key = ObjectKey::new(*blake3::hash(&self.me.node_id.to_be_bytes()).as_bytes());
+        self.homes
+            .call(&key, deadline, |mut client| async move {
+                with_deadline(deadline, client.verify(request)).await
+            })
+            .await
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {

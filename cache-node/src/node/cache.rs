@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
 use super::purges::Purger;
-use super::{NodeError, Running, holdings, mode};
+use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{CacheConfig, Config};
 use crate::directory::{Directory, DirectoryConfig, Local};
@@ -105,7 +105,13 @@ pub(super) async fn run(
             document
         }
     });
-    running.set_control(purger.add_to(Control::new()));
+    running.set_control({
+        let directory = directory.clone();
+        verify::add_to(purger.add_to(Control::new()), move || {
+            let directory = directory.clone();
+            async move { directory.verify().await }
+        })
+    });
     let router =
         server.add_service(peer_service.into_server()).add_service(directory.home_service());
     let router = match &auto {

@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
+//! | `verify` | the control call that compares the super-nodes' indexes |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
 //! | `auto` | the super-node inside a node whose role the tier chooses |
@@ -19,10 +20,13 @@ mod auto;
 mod cache;
 mod capability;
 mod holdings;
+mod members;
 mod mode;
 mod purges;
+pub mod recovery;
 mod selection;
 mod tier;
+mod verify;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};

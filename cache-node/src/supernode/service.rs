@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::tier::{Tier, bug, ms};
-use super::{acquire, checks, purge, session, standbys};
+use super::{acquire, checks, purge, session, standbys, verify};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
 
@@ -183,6 +183,7 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Answer<v1::LocateReply> {
+        self.tier.agrees()?;
         let request = request.into_inner();
         if !request.object_refs.is_empty() {
             let objects = checks::objects(&request.object_refs)?;
@@ -220,6 +221,11 @@ impl v1::index_server::Index for IndexService {
             return Err(RpcError::new(ErrorKind::Denied, message).into());
         }
         Ok(Response::new(v1::StandbysReply { standbys: standbys::told(&self.tier) }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyReply> {
+        self.tier.caller(&request, request.get_ref().node_id).await?;
+        Ok(Response::new(verify::verify(&self.tier).await?))
     }
 
     async fn fences_acked(

@@ -11,6 +11,7 @@
 
 mod common;
 mod faults;
+mod membership;
 mod nginx;
 mod origins;
 mod refusals;

@@ -82,16 +82,24 @@ fn table(metrics: &[Metric]) -> String {
     text
 }
 
+/// [`SOURCE`] and the files of the folder beside it.
+fn sources(tree: &Tree) -> String {
+    let beside = SOURCE.trim_end_matches(".rs");
+    let of_metrics = |path: &str| path == SOURCE || path.starts_with(&format!("{beside}/"));
+    let found = tree.files.iter().filter(|(path, _)| of_metrics(path));
+    found.map(|(_, text)| text.as_str()).collect()
+}
+
 /// The page agrees with the source.
 pub(crate) fn page(tree: &Tree) -> Vec<String> {
-    let (metrics, mut problems) = registered(tree.text(SOURCE));
+    let (metrics, mut problems) = registered(&sources(tree));
     problems.extend(page::check(tree, PAGE, "metrics", &table(&metrics), SOURCE));
     problems
 }
 
 /// Every metric that a page, dashboard or alert names exists.
 pub(crate) fn mentions(tree: &Tree) -> Vec<String> {
-    let (metrics, mut problems) = registered(tree.text(SOURCE));
+    let (metrics, mut problems) = registered(&sources(tree));
     let pages = tree.files.iter().filter(|(path, _)| {
         path.starts_with("deploy/") || path.starts_with("docs/") || path.ends_with(".md")
     });

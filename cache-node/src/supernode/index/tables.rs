@@ -9,6 +9,7 @@
 //! | `holders` | an object reference | the slots of nodes that have all of it, see `slot_list` |
 //! | `partial` | an object reference and a slot | a bitmap; void where `holders` has the slot |
 //! | `fences` | a matcher | the newest position at which it was fenced |
+//! | `digest` | `running` | a position and the digest as of it, see `digest` |
 //!
 //! Numbers are big endian, so that keys sort as they count.
 
@@ -24,9 +25,13 @@ pub(super) const HEADS: &str = "heads";
 pub(super) const HOLDERS: &str = "holders";
 pub(super) const PARTIAL: &str = "partial";
 pub(super) const FENCES: &str = "fences";
+pub(super) const DIGEST: &str = "digest";
 
 /// The column families that hold the index, all of it and nothing else.
-pub const COLUMN_FAMILIES: [&str; 5] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES];
+pub const COLUMN_FAMILIES: [&str; 6] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES, DIGEST];
+
+/// The only key of `digest`.
+pub(super) const RUNNING: &[u8] = b"running";
 
 const NODE_BYTES: usize = 8;
 const SLOT_BYTES: usize = 2;

@@ -12,6 +12,7 @@
 //! | `machine`, `state`, `snapshot`, `receive` | the state, its copies, and where they come from |
 //! | `compact` | when to take a snapshot, what to purge |
 //! | `disk` | what they have in common |
+//! | `peers` | comparing indexes with one another |
 //! | `network`, `service` | the two sides of calls between super-nodes |
 //! | `leader` | what only the leader can do, asked of it from anywhere |
 //! | `plan` | PURE: one change of the membership, or why not |
@@ -34,11 +35,14 @@ mod lost;
 mod machine;
 mod members;
 mod network;
+mod peers;
 pub(crate) mod plan;
 mod receive;
 pub mod recovery;
 mod roster;
 mod service;
+#[cfg(test)]
+pub(super) mod simulated;
 mod sizes;
 mod snapshot;
 mod state;
@@ -63,7 +67,7 @@ use tonic::transport::Channel;
 
 use self::compact::Compaction;
 use self::disk::Alive;
-use self::generation::{Generation, Standing};
+use self::generation::{Stamp, Standing};
 use self::log::LogStore;
 use self::machine::Machine;
 use self::network::{AddressBook, Network, node_of};
@@ -77,6 +81,7 @@ use crate::tasks::Tasks;
 
 pub use self::generation::Ended;
 pub use self::leader::Proposed;
+pub use self::plan::Mark;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
 
@@ -198,7 +203,7 @@ impl RaftError {
 }
 
 type Core = openraft::Raft<Types, Machine>;
-type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Generation>>;
+type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Stamp>>;
 
 struct Inner {
     me: u64,
@@ -438,6 +443,9 @@ fn settings(cluster_id: &ClusterId, compaction: Compaction) -> Result<Config, Ra
         purge_batch_size: PURGE_ENTRIES.min(compaction.every),
         api_channel_size: Some(CALLS_WAITING_MAX),
         enable_pre_vote: Some(true),
+        // A leader that lost its power, and with it entries that its disk had not synced but others
+        // had, must not go on in the same term: it would write other entries under their ids.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     settings.validate().map_err(core_error)

@@ -152,6 +152,9 @@ async fn a_stranger_is_refused() {
     // The member itself is answered.
     let mut own = cluster.client(&one, "one");
     assert_eq!(own.read_position(ask).await.unwrap().into_inner().position, position);
+    // It does not answer for anybody else, not for who was at this address before it either.
+    let meant = cluster.client_of(&one, "one", 7).read_position(ask).await.unwrap_err();
+    assert_eq!(meant.code(), tonic::Code::PermissionDenied, "{meant:?}");
     // Another member of the same cluster cannot speak for it, nor one that is not in the tier.
     let mut other = cluster.client(&one, "other");
     for node_id in [1, 2] {

@@ -26,7 +26,7 @@ pub(super) async fn three(rig: &Rig) -> [Super; 3] {
 }
 
 /// Waits until all three are up, with a vote and in touch, as `of` sees it.
-async fn complete(of: &Super) {
+pub(super) async fn complete(of: &Super) {
     eventually("a tier of three", || {
         let view = of.node.view().borrow().clone();
         let voting = view.voters().filter(|member| member.up).count() == 3;
