@@ -266,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(Identity::reopen(folder.path()).unwrap_err().to_string().contains("no data dir"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let node_id = open(folder.path(), "a", "s-0", Role::Super).unwrap();
+        let node_id = open(folder.path(), "a", "s-0", ConfiguredRole::Super).unwrap();
         let (held, owner) = Identity::reopen(folder.path()).unwrap();
         assert_eq!(
             (held.node_id, owner.cluster_id.as_str(), &owner.name[..]),

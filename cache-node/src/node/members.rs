@@ -177,6 +177,7 @@ mod tests {
                 name: name.to_owned(),
                 cluster_address: format!("{name}:7400"),
                 held_back: !voter,
+                auto: false,
             }),
             voter,
             up: matched > 0,
