@@ -23,10 +23,10 @@ use crate::{
 };
 
 /// Calls in flight, level by level: latency is judged at each.
-const LOCATES_IN_FLIGHT: [usize; 3] = [4, 16, 64];
+const LOCATES_IN_FLIGHT: [usize; 3] = [1, 4, 16];
 /// Objects in one call: one, as for a request of a client; many, as when a node looks through what
 /// it holds.
-const OBJECTS_PER_CALL: [usize; 2] = [1, 64];
+const OBJECTS_PER_CALL: [usize; 3] = [1, 16, 64];
 const LEASES_IN_FLIGHT: [usize; 2] = [16, 64];
 /// Streams of the seed.
 const LOCATE_STREAM: u64 = 1 << 32;

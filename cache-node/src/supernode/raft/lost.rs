@@ -28,8 +28,12 @@ const SILENCE_MS: u64 = HEARTBEAT_MS + HEARTBEAT_MS / 4;
 const KNOCK_DEADLINE_MS: u64 = 100;
 /// Refusals in a row that prove a lost leader: one may be a process that is just starting to listen.
 const REFUSALS: u32 = 2;
-/// Looks between two super-nodes' elections: each has its turn, so that they do not split the votes.
-const LOOKS_PER_TURN: u32 = 3;
+/// Looks between two super-nodes' turns to begin an election. The first has begun its own, whenever
+/// it noticed, before the second does: a heartbeat and an election fit in between. Two candidates at
+/// once would split the votes, and wait for another election as if nothing had been found.
+const LOOKS_PER_TURN: u32 = 12;
+
+const _: () = assert!(LOOKS_PER_TURN as u64 * LOOK_EVERY_MS > HEARTBEAT_MS);
 
 /// When the leader was last heard of.
 #[derive(Debug, Default)]
@@ -170,11 +174,11 @@ mod tests {
     fn each_has_its_turn_again_and_again() {
         let elections = |turn| {
             let mut doubt = Doubt::default();
-            (0..14).map(|_| doubt.knocked(true, turn) == ELECT).collect::<Vec<_>>()
+            (0..40).map(|_| doubt.knocked(true, turn) == ELECT).collect::<Vec<_>>()
         };
         let (first, second) = (elections(Some((0, 2))), elections(Some((1, 2))));
-        let at = |all: &[bool]| (0..14).filter(|at| all[*at]).collect::<Vec<_>>();
-        assert_eq!((at(&first), at(&second)), (vec![1, 7, 13], vec![4, 10]));
+        let at = |all: &[bool]| (0..40).filter(|at| all[*at]).collect::<Vec<_>>();
+        assert_eq!((at(&first), at(&second)), (vec![1, 25], vec![13, 37]));
     }
 
     #[test]
