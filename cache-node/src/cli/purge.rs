@@ -220,6 +220,20 @@ http://d/b  url  docs         -      -        -  9.5 ms
     }
 
     #[test]
+    fn the_json_is_documented() {
+        const PAGE: &str = include_str!("../../../docs/purge-json.md");
+        let example = PAGE.split("```json").nth(1).and_then(|rest| rest.split("```").next());
+        let example: Value = serde_json::from_str(example.unwrap()).unwrap();
+        let written = serde_json::to_value(report()).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&example), keys(&written));
+        assert_eq!(keys(&example["purges"][0]), keys(&written["purges"][0]));
+        for key in keys(&written["purges"][0]) {
+            assert!(PAGE.contains(&format!("`purges[].{key}`")), "{key}");
+        }
+    }
+
+    #[test]
     fn failures_are_named_with_their_remedy() {
         let told = failures(&report(), 1);
         assert_eq!(told, "1 of 2 purges failed\nhttp://d/b: no leader\nwait");

@@ -14,5 +14,6 @@ mod faults;
 mod membership;
 mod nginx;
 mod origins;
+mod purges;
 mod refusals;
 mod restarts;

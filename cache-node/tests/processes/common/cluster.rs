@@ -78,6 +78,11 @@ impl Cluster {
         self.text(&format!("node-{i}"), "edge")
     }
 
+    /// Base URL of a member's admin listener.
+    pub(crate) fn admin_url(&self, name: &str) -> &str {
+        self.text(name, "admin")
+    }
+
     /// A client of node `i`'s edge.
     pub(crate) fn edge(&self, i: usize) -> Client {
         Client::new(self.edge_url(i))

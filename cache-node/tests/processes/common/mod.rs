@@ -4,6 +4,7 @@ mod cluster;
 mod http;
 mod origin;
 mod process;
+mod versions;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use http::Client;
 pub(crate) use origin::Origin;
 pub(crate) use process::{Finished, Paused, Process, run, shoal, until};
+pub(crate) use versions::{Versions, version_of};
 
 /// From a cluster's base port to the last port it takes.
 const CLUSTER_PORTS: u16 = 510;
