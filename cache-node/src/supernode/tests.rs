@@ -1,5 +1,6 @@
 //! Super-nodes over real sockets with mutual TLS, asked by a real client.
 
+mod decoders;
 mod keys;
 mod purges;
 mod recovery;

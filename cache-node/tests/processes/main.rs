@@ -13,5 +13,6 @@ mod common;
 mod faults;
 mod nginx;
 mod origins;
+mod privacy;
 mod refusals;
 mod restarts;
