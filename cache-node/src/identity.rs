@@ -292,4 +292,21 @@ mod tests {
             open(Path::new("/proc/shoal/data"), "a", "n", ConfiguredRole::Node).unwrap_err();
         assert!(refused.contains("/proc/shoal/data"), "{refused}");
     }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn an_identity_file_of_any_bytes_is_refused_and_left_alone(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(IDENTITY_FILE);
+            fs::write(&path, &bytes).unwrap();
+            let cluster: ClusterId = "test".parse().unwrap();
+            let claim = Claim { cluster_id: &cluster, name: "a", role: Role::Node };
+            proptest::prop_assert!(Identity::open(folder.path(), claim).is_err());
+            proptest::prop_assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+    }
 }

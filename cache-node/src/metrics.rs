@@ -235,6 +235,32 @@ impl DirectoryMetrics {
     }
 }
 
+/// Requests of other members that were refused.
+#[derive(Clone, Debug)]
+pub struct RefusalMetrics {
+    kinds: IntCounterVec,
+}
+
+impl RefusalMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        let kinds = m.counters(
+            "shoal_refused_requests_total",
+            "Requests of other members that were refused, by kind of fault.",
+            "kind",
+        )?;
+        Ok(Self { kinds })
+    }
+
+    /// The counter of a kind.
+    pub fn refused(&self, kind: &'static str) -> IntCounter {
+        self.kinds.with_label_values(&[kind])
+    }
+}
+
 /// Metrics of a member's mode.
 #[derive(Clone, Debug)]
 pub struct ModeMetrics {
@@ -298,25 +324,4 @@ impl AdminMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_names_are_distinct_and_prefixed() {
-        let m = Metrics::new().unwrap();
-        let edge = EdgeMetrics::new(&m).unwrap();
-        OriginMetrics::new(&m).unwrap();
-        TransferMetrics::new(&m).unwrap();
-        StoreMetrics::new(&m).unwrap();
-        DirectoryMetrics::new(&m).unwrap();
-        IndexMetrics::new(&m).unwrap();
-        ModeMetrics::new(&m).unwrap();
-        AdminMetrics::new(&m).unwrap();
-        edge.requests.of(Tier::Peer).inc();
-        let text = String::from_utf8(m.text().unwrap()).unwrap();
-        assert!(text.contains("shoal_edge_requests_total{tier=\"peer\"} 1"), "{text}");
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.starts_with("shoal_") || line.starts_with("process_"), "{line}");
-        }
-    }
-}
+mod tests;

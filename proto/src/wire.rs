@@ -239,3 +239,6 @@ pub fn check_node_info(info: &v1::NodeInfo) -> Result<(), WireError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

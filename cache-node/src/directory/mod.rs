@@ -18,6 +18,8 @@ mod homes;
 mod leases;
 mod owed;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tierless;
 mod types;
 

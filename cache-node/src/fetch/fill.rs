@@ -24,7 +24,7 @@ use crate::policy::resume::{self, Continues};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
 use crate::policy::{conditional, hop, label};
-use crate::transfer::{CopyRequest, FillEntry, Live};
+use crate::transfer::{CopyRequest, FillEntry, Live, Source};
 
 /// How long nobody waits for another's fill of a key whose response could not be stored.
 const PASS_MS: u32 = 5_000;
@@ -320,9 +320,11 @@ impl Job {
             object: None,
             holder: self.inner.directory.node_id(),
             lease: live.lease(),
-            site: self.request.site.name().to_owned(),
-            authority: self.request.client_authority.clone(),
-            target: self.request.target.clone(),
+            source: Source {
+                site: self.request.site.name().to_owned(),
+                authority: self.request.client_authority.clone(),
+                target: self.request.target.clone(),
+            },
         };
         if copy.lease.is_some() {
             self.inner.wish_for_copies(copy);

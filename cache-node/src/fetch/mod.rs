@@ -222,13 +222,13 @@ impl Fetcher {
         while let Some(copy) = wishes.recv().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (_, Some(flight)) = self.inner.flights.join(copy.key, true) else { continue };
-            let Some(site) = self.inner.sites.get(&copy.site) else { continue };
+            let Some(site) = self.inner.sites.get(&copy.source.site) else { continue };
             let request = FetchRequest {
                 site,
                 key: copy.key,
                 method: Method::GET,
-                target: copy.target.clone(),
-                client_authority: copy.authority.clone(),
+                target: copy.source.target.clone(),
+                client_authority: copy.source.authority.clone(),
                 headers: HeaderMap::new(),
                 authorized: false,
             };

@@ -25,7 +25,7 @@ use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, Fills, PeerService, Peers};
+use crate::transfer::{CopyRequest, CopyWishes, Fills, PeerService, Peers, Sealer};
 
 /// For clients' requests to finish at the stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -73,7 +73,7 @@ pub(super) async fn run(
     let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, cache, .. } = config;
     let Some(cache) = cache else { return Ok(()) };
-    let mut server = rpc::server(&cluster.security)?;
+    let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
     let member = Member {
         directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
         me,
@@ -202,12 +202,13 @@ async fn build(
         Local { stats: Arc::new(stats), held: Arc::new(held) },
     );
     let fills = Arc::new(Fills::default());
-    let (copy_wishes, wishes) = mpsc::channel(COPY_QUEUE_MAX);
+    let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
+    let sealer = Sealer::new(cache.secret.as_bytes());
     let peer_service = PeerService::new(
         node_id,
         store.clone(),
         fills.clone(),
-        copy_wishes,
+        CopyWishes { queue, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
     let sites = Arc::new(cache.sites);
@@ -215,7 +216,7 @@ async fn build(
         store: store.clone(),
         directory: directory.clone(),
         origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
-        peers: Peers::new(channels.clone(), transfer_metrics.clone()),
+        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
         fills,
         sites: sites.clone(),
         metrics: origin_metrics.clone(),

@@ -39,8 +39,9 @@ use crate::admin::{AdminServer, AdminState, Control, Readiness, StatusDocument};
 use crate::config::Config;
 use crate::identity::{Claim, Identity, IdentityError};
 use crate::membership::ConfiguredRole;
-use crate::metrics::{AdminMetrics, Metrics};
+use crate::metrics::{AdminMetrics, Metrics, RefusalMetrics};
 use crate::origin::OriginSetupError;
+use crate::rpc::Refusals;
 use crate::store::StoreError;
 use crate::supernode::SuperError;
 
@@ -205,6 +206,11 @@ fn describe(config: &Config, me: &v1::NodeInfo) -> StatusDocument {
 }
 
 impl Running {
+    /// What the cluster listener refuses: counted, and in the log.
+    fn refusals(&self) -> Result<Refusals, NodeError> {
+        Ok(Refusals::new(RefusalMetrics::new(&self.metrics)?))
+    }
+
     fn set_ready(&self, ready: bool, reason: &str) {
         self.ready.send_if_modified(|now| {
             let changed = now.ready != ready || now.reason != reason;

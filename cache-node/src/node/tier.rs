@@ -55,7 +55,7 @@ pub(super) async fn run(
         timing: Timing::default(),
         wanted: config.cluster.selection,
     };
-    let mut server = rpc::server(&config.cluster.security)?;
+    let mut server = rpc::server_with(&config.cluster.security, running.refusals()?)?;
     let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
     let router = server.add_service(node.service()).add_service(node.raft_service());
     let serving = Tasks::new();

@@ -363,4 +363,15 @@ mod tests {
         assert!(matches!(error, StoreError::Format { known: FORMAT, .. }), "{error}");
         assert!(error.to_string().contains("format 7"), "{error}");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_record_of_any_bytes_is_refused_or_read(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            if let Some(record) = Record::decode(&bytes) {
+                proptest::prop_assert_eq!(Record::decode(&record.encode()), Some(record));
+            }
+        }
+    }
 }

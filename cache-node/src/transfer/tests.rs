@@ -1,5 +1,7 @@
 //! Peers over real sockets: honest ones, lying ones, ones that vanish.
 
+mod refused;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use shoal_proto::{
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{End, Fills, Followed, Live, PeerService, Peers, PullError, pull};
+use super::{CopyWishes, End, Fills, Followed, Live, PeerService, Peers, PullError, Sealer, pull};
 use crate::membership::{Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
@@ -91,12 +93,13 @@ async fn node(id: u64) -> Node {
         StoreConfig { dir: dir.path().to_owned(), budget_bytes: 64 << 20, memory_bytes: 4 << 20 };
     let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
     let fills = Arc::new(Fills::default());
-    let (wishes, _) = mpsc::channel(1);
+    let sealer = Sealer::new(&[7; 32]);
+    let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();
     let me = listen(service.into_server(), id, &tasks).await;
-    let peers = Peers::new(Channels::new(Security::Insecure), metrics.clone());
+    let peers = Peers::new(Channels::new(Security::Insecure), sealer, metrics.clone());
     Node { store, fills, peers, metrics, me, tasks, _dir: dir }
 }
 

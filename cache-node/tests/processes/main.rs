@@ -14,6 +14,7 @@ mod faults;
 mod membership;
 mod nginx;
 mod origins;
+mod privacy;
 mod purges;
 mod refusals;
 mod restarts;

@@ -29,6 +29,8 @@ use tonic::{Response, Status};
 
 pub(super) use home_node::HomeNode;
 pub use service::HomeService;
+#[cfg(test)]
+pub(super) use service::holdings;
 
 use super::announce::Change;
 use super::homes::Avoided;

@@ -154,10 +154,10 @@ fn the_home_is_the_first_in_rank_and_this_node_is_one_too() {
 fn holdings_are_read_within_their_limits() {
     let holding = |gone| v1::Holding { key: KEY.to_wire(), object_id: OBJECT.to_wire(), gone };
     let request = |holdings| v1::TellRequest { node_id: 2, holdings };
-    let read = service::holdings(&request(vec![holding(false), holding(true)]));
+    let read = holdings(&request(vec![holding(false), holding(true)]));
     assert_eq!(read, Ok(vec![((KEY, OBJECT), true), ((KEY, OBJECT), false)]));
     let short = v1::Holding { key: vec![1; 31].into(), ..holding(false) };
-    assert_eq!(service::holdings(&request(vec![short])).unwrap_err().field, "key");
+    assert_eq!(holdings(&request(vec![short])).unwrap_err().field, "key");
     let many = vec![holding(true); ANNOUNCE_CHANGES_MAX + 1];
-    assert_eq!(service::holdings(&request(many)).unwrap_err().field, "holdings");
+    assert_eq!(holdings(&request(many)).unwrap_err().field, "holdings");
 }

@@ -4,6 +4,7 @@ mod catching_up;
 mod cluster;
 mod crash;
 mod damage;
+mod decoders;
 mod membership;
 mod snapshots;
 mod storage;
