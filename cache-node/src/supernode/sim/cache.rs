@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shoal_proto::limits::RPC_DEADLINE_MS;
-use shoal_proto::wire::v1::{self, fence_matcher::Matcher};
+use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::{session_down::Event as Down, session_up::Event as Up};
 use shoal_proto::{LeaseId, NodeId, ObjectId, ObjectKey};
 use tokio::sync::oneshot;
@@ -17,7 +17,8 @@ use super::super::raft::simulated::{Life, within_ms};
 use super::net::End;
 use super::node::info;
 use super::planted::Planted;
-use super::world::{Clock, World, object_key, site};
+use super::world::{Clock, World, labels, object_key, site};
+use crate::fences::{Fenced, Fences, Subject, Verdict};
 use crate::membership::{ClusterView, Role};
 
 /// Heartbeats without an answer before another super-node is tried.
@@ -46,43 +47,46 @@ impl Object {
 
 /// What a node knows of fences.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Fences {
-    keys: BTreeMap<Vec<u8>, u64>,
-    sites: BTreeMap<String, u64>,
+pub(super) struct Known {
+    fences: Fences,
     floor: u64,
     pub(super) position: u64,
 }
 
-impl Fences {
+impl Known {
     fn take(&mut self, batch: &v1::FenceBatch) {
         for fence in &batch.fences {
-            let entry = match fence.matcher.as_ref().and_then(|m| m.matcher.as_ref()) {
-                Some(Matcher::Key(key)) => self.keys.entry(key.to_vec()).or_default(),
-                Some(Matcher::Site(site)) => self.sites.entry(site.clone()).or_default(),
-                _ => &mut self.floor,
-            };
-            *entry = (*entry).max(fence.position);
+            match fence.matcher.as_ref().map(Fenced::try_from) {
+                Some(Ok(fenced)) => self.fences.add(fence.position, fenced),
+                _ => self.floor = self.floor.max(fence.position),
+            }
         }
         self.position = self.position.max(batch.position);
     }
 
-    /// Whether a fence covers the object.
+    /// Whether a fence covers the object, hard or soft: it is served to nobody without asking.
     pub(super) fn covers(&self, object: &Object) -> bool {
-        let key = self.keys.get(object_key(object.key).as_bytes().as_slice());
-        let of_site = self.sites.get(site(object.key));
-        let newest = key.copied().unwrap_or(0).max(of_site.copied().unwrap_or(0));
-        object.fence_position < newest.max(self.floor)
+        let key = object_key(object.key);
+        let subject = Subject {
+            key: &key,
+            site: site(object.key),
+            labels: &labels(object.key),
+            every_tag: false,
+            fence_position: object.fence_position,
+        };
+        object.fence_position < self.floor || self.fences.verdict(&subject) != Verdict::Clear
     }
 }
 
 /// What a life of a node has in memory.
 #[derive(Default)]
 pub(super) struct Soft {
-    pub(super) fences: Fences,
+    pub(super) fences: Known,
     /// Until when it trusts, by its own clock.
     pub(super) lease_until_ms: u64,
     pub(super) view: ClusterView,
-    pub(super) held: BTreeMap<ObjectKey, LeaseId>,
+    /// Fill leases, with the fence position of each.
+    pub(super) held: BTreeMap<ObjectKey, (LeaseId, u64)>,
     /// Keys for which a lease was asked, and the answer is not there yet.
     pub(super) expected: BTreeSet<u8>,
     /// Fetches under way, and who waits for each.
@@ -146,7 +150,7 @@ impl Cache {
 
     /// Whether it holds that fill lease.
     pub(super) fn holds(&self, key: &ObjectKey, id: LeaseId) -> bool {
-        self.soft(|soft| soft.held.get(key) == Some(&id))
+        self.soft(|soft| soft.held.get(key).is_some_and(|held| held.0 == id))
     }
 
     /// What may be served without asking anybody.

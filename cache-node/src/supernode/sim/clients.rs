@@ -14,7 +14,7 @@ use super::history::{HoldingOp, KeyOp};
 use super::linear::Called;
 use super::node::{SuperNode, info};
 use super::rng::Rng;
-use super::world::{World, object_key, site};
+use super::world::{World, object_key, path, site, tag};
 
 /// Ids of those who announce begin here.
 const WRITERS: u64 = 200;
@@ -158,22 +158,37 @@ pub(super) async fn purge_once(world: &Arc<World>, number: u64, rng: &mut Rng) -
         world.note(format_args!("the origin has {key} version {version}"));
         world.histories.key(key, Called { op, called: now, returned: Some(now) });
     }
-    let whole_site = rng.one_in(5);
-    let matcher = match whole_site {
-        true => Matcher::Site(site(key).to_owned()),
-        false => Matcher::Key(object_key(key).to_wire()),
-    };
+    let (matcher, matches) = matcher(key, rng);
+    let soft = rng.one_in(4);
     let called = now_us();
     let Some(way) = any(world, WRITERS + 80 + number, rng) else { return false };
+    let said = format!("{matcher:?}, soft {soft}");
     let ask = move |node: Arc<SuperNode>| {
-        node.purge(v1::FenceMatcher { matcher: Some(matcher.clone()), soft: false })
+        node.purge(v1::FenceMatcher { matcher: Some(matcher.clone()), soft })
     };
     let done = world.ask(way, PURGE_PATIENCE_MS, ask).await;
     let returned = done.map(|_| now_us());
-    world.note(format_args!("{key} purged, its site {whole_site}: {done:?}"));
-    let keys = (0..world.plan.keys).filter(|k| *k == key || (whole_site && site(*k) == site(key)));
-    for key in keys {
+    world.note(format_args!("{key} purged by {said}: {done:?}"));
+    for key in (0..world.plan.keys).filter(|key| matches(*key)) {
         world.histories.key(key, Called { op: KeyOp::Purge, called, returned });
     }
     returned.is_some()
+}
+
+/// A matcher that matches at least this key, and which others.
+fn matcher(of: u8, rng: &mut Rng) -> (Matcher, Box<dyn Fn(u8) -> bool + Send>) {
+    let labelled = |label| v1::LabelMatcher { site: site(of).to_owned(), label };
+    let same_site = move |key: u8| site(key) == site(of);
+    match rng.below(6) {
+        0 => (Matcher::Site(site(of).to_owned()), Box::new(same_site)),
+        1 => (
+            Matcher::Prefix(labelled(path(of))),
+            Box::new(move |key| same_site(key) && path(key) == path(of)),
+        ),
+        2 => (
+            Matcher::Tag(labelled(tag(of))),
+            Box::new(move |key| same_site(key) && tag(key) == tag(of)),
+        ),
+        _ => (Matcher::Key(object_key(of).to_wire()), Box::new(move |key| key == of)),
+    }
 }

@@ -10,10 +10,10 @@ use shoal_proto::{LeaseId, ManifestId, NodeId};
 use tokio::sync::oneshot;
 
 use super::super::raft::simulated::{now_us, sleep_ms, within_ms};
-use super::cache::{Cache, Fences, Object};
+use super::cache::{Cache, Known, Object};
 use super::rng::Rng;
 use super::serving::Given;
-use super::world::{TIMING, object_key, site};
+use super::world::{TIMING, labels, object_key, site};
 use crate::home::Ask;
 use crate::membership::placement;
 
@@ -98,7 +98,7 @@ impl Cache {
     }
 
     /// One try to get a key from wherever the tier says.
-    async fn fly(self: &Arc<Self>, key: u8, fences: &Fences, rng: &mut Rng) -> Option<Object> {
+    async fn fly(self: &Arc<Self>, key: u8, fences: &Known, rng: &mut Rng) -> Option<Object> {
         let stale = self
             .store(|store| store.get(&key).cloned())
             .filter(|object| self.clock.wall_ms() >= object.fresh_until_ms);
@@ -115,8 +115,8 @@ impl Cache {
             // A follower may be told of a lease before its holder is.
             self.soft(|soft| soft.expected.insert(key));
             let given = self.acquire(&ask).await;
-            if let Some(Given::Fill { id, .. }) = &given {
-                self.soft(|soft| soft.held.insert(object_key(key), *id));
+            if let Some(Given::Fill { id, fence_position }) = &given {
+                self.soft(|soft| soft.held.insert(object_key(key), (*id, *fence_position)));
             }
             self.soft(|soft| soft.expected.remove(&key));
             match given {
@@ -130,7 +130,8 @@ impl Cache {
                         Some(object) if !fences.covers(&object) => {
                             return Some(self.keep_copy(object).await);
                         }
-                        Some(_) => return None,
+                        // A purge has come since that fill began: another is needed.
+                        Some(_) => ask.since = fences.position,
                         None => ask.suspect = Some((lease.node, lease.id)),
                     }
                 }
@@ -183,8 +184,9 @@ impl Cache {
                 if left_ms == 0 {
                     return None;
                 }
-                let ask = ask.clone();
-                let acquire = move |node: Arc<super::node::SuperNode>| node.acquire(ask.clone());
+                let (ask, known) = (ask.clone(), self.soft(|soft| soft.fences.position));
+                let acquire =
+                    move |node: Arc<super::node::SuperNode>| node.acquire(ask.clone(), known);
                 let way = (self.id, home);
                 let given = self.world.ask(way, left_ms.min(RPC_DEADLINE_MS), acquire).await;
                 if given.is_some() {
@@ -285,7 +287,7 @@ impl Cache {
             fresh_until_ms: object.fresh_until_ms,
             fence_position: object.fence_position,
             publisher_node_id: self.id,
-            ..v1::IndexHead::default()
+            labels: Some(v1::Labels { hashes: labels(object.key).to_vec(), every_tag: false }),
         };
         let lease = (object_key(object.key), lease.unwrap_or(LeaseId(0)));
         let me = self.me();
@@ -335,8 +337,9 @@ impl Cache {
     async fn tell(&self, home: Option<u64>, (key, id): (u8, LeaseId), ended: bool, ms: u64) {
         let Some(home) = home else { return };
         let me = self.me();
+        let began = self.soft(|soft| soft.held.get(&object_key(key)).map(|held| held.1));
         let shadow = move |node: Arc<super::node::SuperNode>| async move {
-            node.shadow(object_key(key), id, me, ended);
+            node.shadow((object_key(key), me), (id, began), ended);
             Some(())
         };
         self.world.ask((self.id, home), ms, shadow).await;

@@ -16,6 +16,10 @@ use crate::home::Ask;
 /// A disturbance may lead to a second fill for so long, in microseconds.
 const AFTERMATH_US: u64 = 15_000_000;
 
+/// Until then super-nodes register, and nodes differ in whom they take for a key's home, in
+/// microseconds.
+const BEGINNING_US: u64 = 3_000_000;
+
 /// A lease that a home was told of.
 struct Told {
     id: LeaseId,
@@ -125,7 +129,7 @@ impl Fills {
         let now = now_us();
         let lately = |at: &&u64| **at + AFTERMATH_US >= now;
         let disturbances = state.disturbed_us.iter().filter(lately).count();
-        if beside > disturbances {
+        if beside > disturbances && now > BEGINNING_US {
             let what = format!(
                 "{beside} other fills of key {key} when {node} begins, {disturbances} disturbances"
             );

@@ -177,9 +177,13 @@ impl SuperNode {
     }
 
     /// A node wants a key.
-    pub(super) async fn acquire(self: Arc<Self>, ask: Ask) -> Option<Given> {
+    pub(super) async fn acquire(self: Arc<Self>, ask: Ask, known: u64) -> Option<Given> {
         let in_touch = self.world.is(Planted::AnswersOutOfTouch) || self.until_in_touch().await;
         if !in_touch || !self.is_member(ask.node).await {
+            return None;
+        }
+        // The answer is to reflect every fence that the asker knows.
+        if !self.raft.wait_applied(known, RPC_DEADLINE_MS / 2).await {
             return None;
         }
         let found = self.look(&ask);
@@ -248,7 +252,12 @@ impl SuperNode {
     }
 
     /// A filler tells of a lease, renews it, or says that it has ended.
-    pub(super) fn shadow(&self, key: ObjectKey, id: LeaseId, node: NodeId, ended: bool) {
+    pub(super) fn shadow(
+        &self,
+        (key, node): (ObjectKey, NodeId),
+        (id, began): (LeaseId, Option<u64>),
+        ended: bool,
+    ) {
         if self.world.is(Planted::ShadowForgotten) && !ended {
             let known = self.home(|home| home.renew(self.now_ms(), &key, id, node));
             self.world.fills.told(self, key, id, node);
@@ -260,7 +269,7 @@ impl SuperNode {
         if ended {
             self.home(|home| home.end(&key, id, node));
             self.world.fills.ended(self, &key, id);
-        } else if self.home(|home| home.shadow(now_ms, key, (id, None), node)) {
+        } else if self.home(|home| home.shadow(now_ms, key, (id, began), node)) {
             self.world.fills.told(self, key, id, node);
         }
     }

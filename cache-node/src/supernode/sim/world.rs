@@ -274,6 +274,21 @@ pub(super) fn site(key: u8) -> &'static str {
     if key.is_multiple_of(2) { "even" } else { "odd" }
 }
 
+/// A key's labels: its path's and its tag's.
+pub(super) fn labels(key: u8) -> [u64; 2] {
+    [path(key), tag(key)]
+}
+
+/// The label of the path that a key is under.
+pub(super) fn path(key: u8) -> u64 {
+    1_000 + u64::from(key / 4)
+}
+
+/// The label of a key's tag.
+pub(super) fn tag(key: u8) -> u64 {
+    2_000 + u64::from(key % 3)
+}
+
 /// A super-node's way to the others.
 pub(super) struct Way {
     pub(super) world: Weak<World>,
