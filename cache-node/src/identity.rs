@@ -304,7 +304,7 @@ mod tests {
             let path = folder.path().join(IDENTITY_FILE);
             fs::write(&path, &bytes).unwrap();
             let cluster: ClusterId = "test".parse().unwrap();
-            let claim = Claim { cluster_id: &cluster, name: "a", role: Role::Node };
+            let claim = Claim { cluster_id: &cluster, name: "a", role: ConfiguredRole::Node };
             proptest::prop_assert!(Identity::open(folder.path(), claim).is_err());
             proptest::prop_assert_eq!(fs::read(&path).unwrap(), bytes);
         }

@@ -8,7 +8,7 @@ mod index;
 mod labels;
 mod registry;
 
-use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 pub use index::IndexMetrics;
 pub use labels::{PerRefusal, PerTier, Refusal, Tier};

@@ -109,6 +109,9 @@ impl Channels {
 /// A layer that looks at every answer.
 type Layers = Stack<Watch, Identity>;
 
+/// A server's services behind the layers that every member's server has.
+pub type MemberRouter = Router<Layers>;
+
 /// A server with Shoal's windows, frames and security; services are added to it. What it refuses
 /// is counted nowhere: for tests.
 ///
@@ -145,7 +148,7 @@ pub fn server_with(
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
-    router: Router<Layers>,
+    router: MemberRouter,
     listener: tokio::net::TcpListener,
     stop: CancellationToken,
     grace: Duration,

@@ -17,7 +17,6 @@ use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::index_server::IndexServer;
 use shoal_proto::wire::v1::raft_server::RaftServer;
 use tokio::sync::watch;
-use tonic::transport::server::Router;
 
 use super::capability::Meter;
 use super::{NodeError, selection};
@@ -27,7 +26,7 @@ use crate::files;
 use crate::identity::IdentityError;
 use crate::membership::{ClusterView, ConfiguredRole, Role};
 use crate::metrics::{IndexMetrics, Metrics};
-use crate::rpc::Channels;
+use crate::rpc::{Channels, MemberRouter};
 use crate::supernode::gate::Gate;
 use crate::supernode::raft::RaftService;
 use crate::supernode::standby::{Place, Standby, place_of};
@@ -153,13 +152,18 @@ impl Auto {
     /// do what the leader wants.
     pub(super) fn add_to(
         self: &Arc<Self>,
-        router: Router,
+        router: MemberRouter,
         view: watch::Receiver<ClusterView>,
         group: &Tasks,
-    ) -> Router {
+    ) -> MemberRouter {
         let standby = self.line.service(self.channels.security().clone(), view.clone());
         group.spawn("super-node", self.clone().run(view, group.clone()));
         router.add_service(self.index.clone()).add_service(self.raft.clone()).add_service(standby)
+    }
+
+    /// The super-node of this process, while it runs one.
+    pub(super) fn super_node(&self) -> watch::Receiver<Option<SuperNode>> {
+        self.node.subscribe()
     }
 
     /// What this node has.

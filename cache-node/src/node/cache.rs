@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_proto::wire::v1;
-use shoal_proto::{NodeId, ObjectKey};
+use shoal_proto::{ClusterId, NodeId, ObjectKey};
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
+use super::members::Members;
 use super::purges::Purger;
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
@@ -74,6 +75,7 @@ pub(super) async fn run(
     let Config { node, cluster, cache, .. } = config;
     let Some(cache) = cache else { return Ok(()) };
     let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
+    let cluster_id = cluster.id.clone();
     let member = Member {
         directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
         me,
@@ -105,13 +107,7 @@ pub(super) async fn run(
             document
         }
     });
-    running.set_control({
-        let directory = directory.clone();
-        verify::add_to(purger.add_to(Control::new()), move || {
-            let directory = directory.clone();
-            async move { directory.verify().await }
-        })
-    });
+    running.set_control(control(cluster_id, purger, &directory, auto.as_deref()));
     let router =
         server.add_service(peer_service.into_server()).add_service(directory.home_service());
     let router = match &auto {
@@ -141,14 +137,36 @@ pub(super) async fn run(
     if died { Err(NodeError::Died) } else { Ok(()) }
 }
 
+/// What can be asked of a caching node.
+fn control(
+    cluster_id: ClusterId,
+    purger: Purger,
+    directory: &Arc<Directory>,
+    auto: Option<&Auto>,
+) -> Control {
+    let control = purger.add_to(Control::new());
+    let control = match auto {
+        None => control,
+        Some(auto) => {
+            let (node, view) = (auto.super_node(), directory.watch_view());
+            Members { cluster_id, node, view }.add_to(control)
+        }
+    };
+    let directory = directory.clone();
+    verify::add_to(control, move || {
+        let directory = directory.clone();
+        async move { directory.verify().await }
+    })
+}
+
 struct DirectoryFacts {
-    cluster: shoal_proto::ClusterId,
+    cluster: ClusterId,
     seeds: Vec<String>,
     role: watch::Receiver<Role>,
 }
 
 fn directory_facts(
-    cluster: shoal_proto::ClusterId,
+    cluster: ClusterId,
     mut seeds: Vec<String>,
     (me, auto): (&v1::NodeInfo, Option<&Auto>),
 ) -> DirectoryFacts {

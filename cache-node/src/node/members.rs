@@ -22,7 +22,8 @@ use crate::supernode::raft::Mark;
 #[derive(Clone)]
 pub(super) struct Members {
     pub(super) cluster_id: ClusterId,
-    pub(super) node: SuperNode,
+    /// The super-node of this process, while it runs one.
+    pub(super) node: watch::Receiver<Option<SuperNode>>,
     pub(super) view: watch::Receiver<ClusterView>,
 }
 
@@ -41,9 +42,16 @@ impl Members {
         })
     }
 
+    fn node(&self) -> Result<SuperNode, ControlError> {
+        self.node.borrow().clone().ok_or_else(|| {
+            ControlError::unavailable("this node is no super-node now", "ask a super-node")
+        })
+    }
+
     async fn list(&self) -> Result<Value, ControlError> {
-        let tier = self.node.members().await?;
-        let generation = self.node.generation();
+        let node = self.node()?;
+        let tier = node.members().await?;
+        let generation = node.generation();
         let document = document(&self.cluster_id, &tier, &self.view.borrow(), generation);
         json(document)
     }
@@ -55,7 +63,7 @@ impl Members {
         })?;
         let (change, node_id) = self.read(change).await?;
         tracing::info!(caller = call.caller(), ?change, "a change of the membership is asked for");
-        let reply = self.node.change_membership(change, expected).await?;
+        let reply = self.node()?.change_membership(change, expected).await?;
         match reply.outcome {
             Some(Outcome::Position(position)) => {
                 json(Changed { position, node_id: node_id.to_string() })
@@ -71,7 +79,7 @@ impl Members {
             |make: fn(u64) -> Asked, text: &str| id(text).map(|node_id| (make(node_id.0), node_id));
         match change {
             Change::Add(address) => {
-                let info = self.node.whois(&address).await?;
+                let info = self.node()?.whois(&address).await?;
                 let node_id = NodeId(info.node_id);
                 if info.role() != v1::Role::Super {
                     let message = format!("{:?} at {address} is a node", info.name);

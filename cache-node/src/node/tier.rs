@@ -28,7 +28,8 @@ const READY_EVERY: Duration = Duration::from_millis(100);
 /// What a super-node can be told to do.
 fn control(config: &Config, node: &SuperNode) -> Control {
     let cluster_id = config.cluster.id.clone();
-    let members = Members { cluster_id, node: node.clone(), view: node.view() };
+    let running = watch::channel(Some(node.clone())).1;
+    let members = Members { cluster_id, node: running, view: node.view() };
     let node = node.clone();
     verify::add_to(members.add_to(Control::new()), move || {
         let node = node.clone();

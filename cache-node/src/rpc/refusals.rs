@@ -1,19 +1,17 @@
 //! What callers were refused, and for what: counted always, logged once a peer and kind. Whatever a
 //! service answers passes here, and what gRPC itself refuses before a service sees it.
 //!
-//! Invariants: kinds are a closed set; the memory of what was logged is bounded, and forgets the
-//! earliest; nothing of a request's content is logged but what an error's message names.
+//! Invariants: kinds are a closed set; the memory of what was logged is bounded (`crate::refusals`);
+//! nothing of a request's content is logged but what an error's message names.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use shoal_proto::wire::v1;
 use tonic::{Code, Status};
 
 use crate::metrics::RefusalMetrics;
+use crate::refusals::Refusals as Told;
 
-/// Peers and kinds that are remembered as logged.
-const LOGGED_MAX: usize = 1_024;
 /// Longest message that is logged, in characters.
 const MESSAGE_CHARS_MAX: usize = 200;
 
@@ -74,41 +72,17 @@ impl Refusal {
     }
 }
 
-/// Who was told of in the log already. PURE.
-#[derive(Debug, Default)]
-struct Logged {
-    known: HashSet<(Arc<str>, Refusal)>,
-    order: VecDeque<(Arc<str>, Refusal)>,
-}
-
-impl Logged {
-    /// Whether it is the first of its kind from this peer, as far as is remembered.
-    fn is_first(&mut self, peer: &str, refusal: Refusal) -> bool {
-        let entry: (Arc<str>, Refusal) = (peer.into(), refusal);
-        if !self.known.insert(entry.clone()) {
-            return false;
-        }
-        self.order.push_back(entry);
-        if self.order.len() > LOGGED_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
 /// Counts and logs refusals. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
-    logged: Arc<Mutex<Logged>>,
+    told: Arc<Told<Box<str>, Refusal>>,
     metrics: Option<RefusalMetrics>,
 }
 
 impl Refusals {
     /// Refusals that are counted there.
     pub fn new(metrics: RefusalMetrics) -> Self {
-        Self { logged: Arc::default(), metrics: Some(metrics) }
+        Self { told: Arc::default(), metrics: Some(metrics) }
     }
 
     /// Takes in what `peer` was answered by `method`.
@@ -117,11 +91,7 @@ impl Refusals {
         if let Some(metrics) = &self.metrics {
             metrics.refused(refusal.name()).inc();
         }
-        let first = {
-            let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-            logged.is_first(peer, refusal)
-        };
-        if first {
+        if self.told.first(peer.into(), refusal) {
             let message: String = status.message().chars().take(MESSAGE_CHARS_MAX).collect();
             let kind = refusal.name();
             tracing::warn!(peer, method, kind, message, "a request was refused, more are counted");
@@ -154,19 +124,5 @@ mod tests {
         assert_eq!(Refusal::of(&Status::out_of_range("too large")), Some(Refusal::Oversized));
         assert_eq!(Refusal::of(&Status::unimplemented("")), Some(Refusal::Unknown));
         assert_eq!(Refusal::of(&Status::ok("")), None);
-    }
-
-    #[test]
-    fn each_kind_of_each_peer_is_logged_once_and_memory_is_bounded() {
-        let mut logged = Logged::default();
-        assert!(logged.is_first("a", Refusal::Invalid));
-        assert!(!logged.is_first("a", Refusal::Invalid));
-        assert!(logged.is_first("a", Refusal::Denied));
-        assert!(logged.is_first("b", Refusal::Invalid));
-        for n in 0..LOGGED_MAX {
-            assert!(logged.is_first(&format!("peer-{n}"), Refusal::Invalid));
-        }
-        assert_eq!((logged.known.len(), logged.order.len()), (LOGGED_MAX, LOGGED_MAX));
-        assert!(logged.is_first("a", Refusal::Invalid), "the earliest are forgotten");
     }
 }

@@ -56,8 +56,10 @@ fn site(cluster: &Cluster) -> String {
     config["site"][0]["name"].as_str().unwrap().to_owned()
 }
 
-/// What a purge is called on the command line, and what it covers.
-fn kinds(cluster: &Cluster, site: &str) -> Vec<(Vec<String>, fn(&str) -> bool)> {
+/// A purge's words on the command line, and which targets it covers.
+type Kind = (Vec<String>, fn(&str) -> bool);
+
+fn kinds(cluster: &Cluster, site: &str) -> Vec<Kind> {
     let url = |path: &str| format!("{}{path}", cluster.edge_url(1));
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     vec![

@@ -20,7 +20,6 @@ fn threads() -> usize {
 }
 
 #[test]
-#[ignore = "the simulated callers do not tell of fence positions in leases yet"]
 fn seeds_hold() {
     if let Some(seed) = number("SHOAL_SIM_SEED") {
         return replay(seed);
@@ -51,7 +50,6 @@ fn replay(seed: u64) {
 }
 
 #[test]
-#[ignore = "the simulated callers do not tell of fence positions in leases yet"]
 fn the_same_seed_is_the_same_history() {
     for seed in [3, 8] {
         let here = run(Plan::of(seed), None, false);
@@ -64,7 +62,6 @@ fn the_same_seed_is_the_same_history() {
 
 /// Every planted bug shows within [`PLANTED_SEEDS`] seeds, and as what it is.
 #[test]
-#[ignore = "the simulated callers do not tell of fence positions in leases yet"]
 fn planted_bugs_are_found() {
     let wanted = std::env::var("SHOAL_SIM_PLANTED").ok();
     let mut missed = Vec::new();
