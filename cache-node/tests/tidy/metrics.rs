@@ -33,8 +33,7 @@ struct Metric {
 
 /// The metrics that `source` registers, in its order, and what cannot be read.
 fn registered(source: &str) -> (Vec<Metric>, Vec<String>) {
-    let end = source.find("#[cfg(test)]").unwrap_or(source.len());
-    let source = &source[..end];
+    let source = shipped(source);
     let code = code(source);
     let mut found = Vec::new();
     for (method, kind, labelled) in METHODS {
@@ -82,12 +81,21 @@ fn table(metrics: &[Metric]) -> String {
     text
 }
 
-/// [`SOURCE`] and the files of the folder beside it.
+/// What stands before a file's tests.
+fn shipped(source: &str) -> &str {
+    let end = source.find("#[cfg(test)]").unwrap_or(source.len());
+    &source[..end]
+}
+
+/// What is shipped of [`SOURCE`] and of the files of the folder beside it.
 fn sources(tree: &Tree) -> String {
     let beside = SOURCE.trim_end_matches(".rs");
-    let of_metrics = |path: &str| path == SOURCE || path.starts_with(&format!("{beside}/"));
+    let of_metrics = |path: &str| {
+        let within = path.starts_with(&format!("{beside}/")) && !path.ends_with("/tests.rs");
+        path == SOURCE || within
+    };
     let found = tree.files.iter().filter(|(path, _)| of_metrics(path));
-    found.map(|(_, text)| text.as_str()).collect()
+    found.map(|(_, text)| shipped(text)).collect()
 }
 
 /// The page agrees with the source.
