@@ -104,6 +104,22 @@ where
         .map_err(|error| LostWork { name, reason: error.to_string() })
 }
 
+/// Runs `work` on another runtime, such as the member's own, and waits for it. Dropped, the wait
+/// ends and the work goes on: it must have a deadline of its own.
+///
+/// # Errors
+/// When the work panicked or that runtime is shutting down.
+pub async fn on<T>(
+    runtime: &tokio::runtime::Handle,
+    name: &'static str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, LostWork>
+where
+    T: Send + 'static,
+{
+    runtime.spawn(work).await.map_err(|error| LostWork { name, reason: error.to_string() })
+}
+
 /// Starts a named operating-system thread.
 ///
 /// # Errors

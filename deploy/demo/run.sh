@@ -17,6 +17,8 @@ say ""
 say "Try:"
 say "  curl -si $(facts '.nodes[0].edge')/o/100/hello | head -20"
 say "  $shoal status --admin $(facts '.super_nodes[0].admin')"
+say "  $shoal purge $(facts '.nodes[0].edge')/o/100/hello --admin $(facts '.nodes[1].admin') \\"
+say "      --token-file $(facts .token_file)"
 say ""
 say "Load runs at ${RATE:-50} requests per second. Ctrl-C stops everything."
 

@@ -1,4 +1,4 @@
-//! The two commands from a checked command line to an exit code; the only file that knows every
+//! The commands from a checked command line to an exit code; the only file that knows every
 //! layer.
 //!
 //! Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.
@@ -16,11 +16,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{CountsAround, Evidence, Findings},
     driver::{self, DriveError, Outcome, Signals},
+    index::{self, IndexError},
     origin::{Origin, OriginError},
-    report::{Report, html, table},
+    report::{Report, html, index as index_report, table},
     scenario::{
-        Command, OriginScenario, Scenario, UsageError,
+        Command, IndexScenario, OriginScenario, Scenario, UsageError,
         cli::{OriginArgs, RunArgs},
+        index::IndexArgs,
         run::JsonTarget,
     },
     tasks::{Group, thread},
@@ -45,6 +47,9 @@ pub enum CommandError {
     /// The run did not start.
     #[error(transparent)]
     Drive(#[from] DriveError),
+    /// The benchmark did not start.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// A report could not be written.
     #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
     Write {
@@ -77,6 +82,7 @@ pub async fn execute(command: Command) -> ExitCode {
     let result = match command {
         Command::Origin(args) => origin(&args).await,
         Command::Run(args) => run(*args).await,
+        Command::Index(args) => bench(*args).await,
     };
     result.unwrap_or_else(|error| {
         // When stderr is closed there is nobody to tell.
@@ -107,7 +113,7 @@ async fn origin(args: &OriginArgs) -> Result<ExitCode, CommandError> {
 
 async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     let scenario = Scenario::try_from(args)?;
-    let files = report_files(&scenario);
+    let files = files(scenario.json.as_ref(), scenario.html.as_ref());
     for (flag, path) in &files {
         check_writable(flag, path)?;
     }
@@ -134,6 +140,35 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
 }
 
+async fn bench(args: IndexArgs) -> Result<ExitCode, CommandError> {
+    let scenario = IndexScenario::try_from(args)?;
+    let files = files(scenario.json.as_ref(), scenario.html.as_ref());
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    let results = index::bench(&scenario, &signals.stop).await?;
+    watch.abort();
+    let report = index_report::IndexReport::new(&scenario, results);
+    for (flag, path) in files {
+        let text = match flag {
+            "html" => index_report::html::page(&report),
+            _ => report.json()?,
+        };
+        std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => print(&report.json()?)?,
+        _ => print(&index_report::table::table(&report))?,
+    }
+    Ok(match (report.failures.is_empty(), report.ok || !scenario.enforce) {
+        (true, true) => ExitCode::SUCCESS,
+        (true, false) => ExitCode::from(EXIT_MISSED),
+        (false, _) => ExitCode::from(EXIT_FAILED),
+    })
+}
+
 fn evidence(outcome: &Outcome) -> Evidence<'_> {
     let counts = outcome.counts.as_ref().map(|counts| CountsAround {
         before: &counts.before,
@@ -143,12 +178,12 @@ fn evidence(outcome: &Outcome) -> Evidence<'_> {
     Evidence { recorder, catalog, sent: *sent, counts }
 }
 
-fn report_files(scenario: &Scenario) -> Vec<(&'static str, PathBuf)> {
-    let json = match &scenario.json {
+fn files(json: Option<&JsonTarget>, html: Option<&PathBuf>) -> Vec<(&'static str, PathBuf)> {
+    let json = match json {
         Some(JsonTarget::File(path)) => Some(("json", path.clone())),
         _ => None,
     };
-    json.into_iter().chain(scenario.html.clone().map(|path| ("html", path))).collect()
+    json.into_iter().chain(html.map(|path| ("html", path.clone()))).collect()
 }
 
 /// Finds out before the run, not after it, that a report has no place to go.

@@ -4,16 +4,19 @@
 //! a fixed rate, verifies every byte, and sets what the clients received against what left the
 //! origin. Neither knows anything of a cache but HTTP.
 //!
+//! The benchmark of the index is another matter: it starts super-nodes itself, speaks their protocol
+//! as their members do, and measures etcd at the same work.
+//!
 //! Layers; imports only go down:
 //!
 //! | layer | modules |
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit` |
-//! | workload, origin | `workload`, `origin` |
+//! | driver, audit | `driver`, `audit`, `index` |
+//! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
-//! | content, sample | `content`, `sample` |
+//! | content, sample | `content`, `sample`, `process` |
 //! | base | `clock`, `percent`, `rng`, `tasks`, `units` |
 //!
 //! Invariants by absence: only `clock` reads the time, only `tasks` starts tasks and threads,
@@ -24,12 +27,16 @@ pub mod clock;
 pub mod commands;
 pub mod content;
 pub mod driver;
+pub mod etcd;
+pub mod index;
 pub mod origin;
 pub mod percent;
+pub mod process;
 pub mod report;
 pub mod rng;
 pub mod sample;
 pub mod scenario;
 pub mod tasks;
+pub mod tier;
 pub mod units;
 pub mod workload;

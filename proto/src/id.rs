@@ -7,6 +7,8 @@ use crate::limits::CLUSTER_ID_BYTES_MAX;
 
 /// Length of every hash, in bytes.
 pub const HASH_BYTES: usize = 32;
+/// Length of a reference to an object, in bytes.
+pub const OBJECT_REF_BYTES: usize = 12;
 
 /// An identifier that could not be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -114,6 +116,33 @@ hash_id!(
     ChunkHash,
     "chunk hash"
 );
+
+/// The first 96 bits of an object id: the name of an object in lists of holders, where millions of
+/// them are kept. Two objects share one with a probability of 1e-11 among a billion, and then no
+/// worse comes of it than a holder asked in vain: what it sends is verified against the manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef(pub [u8; OBJECT_REF_BYTES]);
+
+impl ObjectRef {
+    /// The references that stand one after the other in a field; `None` when the last is cut off.
+    pub fn list(field: &[u8]) -> Option<impl ExactSizeIterator<Item = Self> + Clone + '_> {
+        let (refs, rest) = field.as_chunks::<OBJECT_REF_BYTES>();
+        rest.is_empty().then(|| refs.iter().map(|bytes| Self(*bytes)))
+    }
+
+    /// The reference that a field is; `None` when it has another length.
+    pub fn read(field: &[u8]) -> Option<Self> {
+        field.try_into().ok().map(Self)
+    }
+}
+
+impl From<&ObjectId> for ObjectRef {
+    fn from(id: &ObjectId) -> Self {
+        let mut bytes = [0; OBJECT_REF_BYTES];
+        bytes.copy_from_slice(&id.as_bytes()[..OBJECT_REF_BYTES]);
+        Self(bytes)
+    }
+}
 
 impl ChunkHash {
     /// The hash of a chunk's bytes.

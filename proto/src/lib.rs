@@ -16,5 +16,5 @@ pub mod manifest;
 pub mod wire;
 
 pub use error::{ErrorKind, RpcError};
-pub use id::{ChunkHash, ClusterId, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey};
-pub use manifest::{Freshness, Header, Manifest, ObjectHead};
+pub use id::{ChunkHash, ClusterId, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, ObjectRef};
+pub use manifest::{Freshness, Header, Labels, Manifest, ObjectHead, Refresh};

@@ -1,10 +1,11 @@
-//! A small client for admin listeners: one GET, one deadline, a bounded answer.
+//! A small client for admin listeners: one request, one deadline, a bounded answer.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header::HOST};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -28,6 +29,19 @@ pub enum AskError {
     Strange(String),
 }
 
+/// A control call; see `docs/control-api.md`.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// `GET` or `POST`.
+    pub method: Method,
+    /// Beginning with `/v1/`.
+    pub path: String,
+    /// The body, JSON; null for none.
+    pub body: serde_json::Value,
+    /// The token's secret.
+    pub token: Option<HeaderValue>,
+}
+
 /// Asks the admin listener at `address` (`host:port`) for `path`.
 ///
 /// # Errors
@@ -37,21 +51,51 @@ pub async fn get(
     path: &str,
     deadline: Duration,
 ) -> Result<(StatusCode, Bytes), AskError> {
-    let asked = ask(address, path);
+    let request = Request::get(path).body(Full::default());
+    within(deadline, ask(address, request)).await
+}
+
+/// Calls the admin listener at `address` (`host:port`).
+///
+/// # Errors
+/// When there is no whole answer within `deadline`.
+pub async fn call(
+    address: &str,
+    order: Order,
+    deadline: Duration,
+) -> Result<(StatusCode, Bytes), AskError> {
+    let Order { method, path, body, token } = order;
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, token);
+    }
+    let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
+    if !body.is_empty() {
+        request = request.header(CONTENT_TYPE, super::JSON_TYPE);
+    }
+    within(deadline, ask(address, request.body(Full::new(body)))).await
+}
+
+async fn within<T>(
+    deadline: Duration,
+    asked: impl Future<Output = Result<T, AskError>>,
+) -> Result<T, AskError> {
     tokio::time::timeout(deadline, asked).await.unwrap_or(Err(AskError::Deadline(deadline)))
 }
 
-async fn ask(address: &str, path: &str) -> Result<(StatusCode, Bytes), AskError> {
+async fn ask(
+    address: &str,
+    request: Result<Request<Full<Bytes>>, http::Error>,
+) -> Result<(StatusCode, Bytes), AskError> {
     let strange = |error: &dyn std::fmt::Display| AskError::Strange(error.to_string());
     let stream = TcpStream::connect(address)
         .await
         .map_err(|error| AskError::Unreachable(error.to_string()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| strange(&error))?;
-    let request = Request::get(path)
-        .header(HOST, address)
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| strange(&error))?;
+    let mut request = request.map_err(|error| strange(&error))?;
+    let host = HeaderValue::from_str(address).map_err(|error| strange(&error))?;
+    request.headers_mut().insert(HOST, host);
     let driver = Tasks::new();
     driver.spawn_until_stopped("admin-client", async move {
         let _ = connection.await;

@@ -1,14 +1,29 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`. It has a thread and a runtime of
-//! its own, so that a busy or stuck node still answers, and it is the last thing to stop.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`, and the control calls under
+//! `/v1/`. It has a thread and a runtime of its own, so that a busy or stuck node still answers, and
+//! it is the last thing to stop.
 //!
-//! Reads only. Must not know where its figures come from.
+//! Whatever changes anything is a control call, and needs a token. Must not know where its figures
+//! come from, or what the calls do.
+//!
+//! | file | purpose |
+//! |---|---|
+//! | `mod` | the listener, and what needs no token |
+//! | `status` | the document behind `/status` |
+//! | `tokens` | PURE: who may do what |
+//! | `control` | the table of control calls |
+//! | `guard` | lets calls in, or refuses them |
+//! | `client` | asks another member's admin listener |
 
 pub mod client;
+mod control;
+mod guard;
+mod members;
 mod status;
+pub mod tokens;
 
 use std::convert::Infallible;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,10 +38,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use status::{Figures, Hits, MemberStatus, ModeStatus, StatusDocument};
+pub use control::{Answer, Call, Control, ControlError};
+pub use members::{Change, ChangeOrder, Changed, MembersDocument, TierMember};
+pub use status::{
+    CandidateStatus, Figures, Hits, MemberStatus, ModeStatus, SelectionChange, SelectionStatus,
+    StatusDocument,
+};
 
-use crate::metrics::Metrics;
+use crate::metrics::{AdminMetrics, Metrics};
 use crate::tasks::{self, Tasks};
+use guard::Guard;
+use tokens::Tokens;
 
 /// Connections served at a time; more wait in the listener's queue.
 const CONNECTIONS_MAX: usize = 64;
@@ -48,7 +70,8 @@ const INDEX: &str = "Shoal's admin listener\n\n\
     /livez    200 while the process runs\n\
     /readyz   200 when the member can do its work, else 503 and the reason\n\
     /metrics  figures in the Prometheus text format\n\
-    /status   this member's view of the cluster and its own figures, JSON\n";
+    /status   this member's view of the cluster and its own figures, JSON\n\
+    /v1/...   control calls, with a token; see docs/control-api.md\n";
 
 /// Whether the member can do its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +91,18 @@ pub struct AdminState {
     pub ready: watch::Receiver<Readiness>,
     /// Behind `/status`; called for each request, must not wait.
     pub status: Arc<dyn Fn() -> StatusDocument + Send + Sync>,
+    /// Behind `/v1/`; `None` until the member can answer calls.
+    pub control: watch::Receiver<Option<Arc<Control>>>,
+    /// Who may call.
+    pub tokens: Tokens,
+    /// What came of it.
+    pub calls: AdminMetrics,
+}
+
+/// What all connections share.
+struct Shared {
+    state: AdminState,
+    guard: Guard,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -133,19 +168,21 @@ async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let connections = Tasks::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let guard = Guard::new(state.tokens.clone(), state.calls.clone());
+    let shared = Arc::new(Shared { state, guard });
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = accept(&listener, &free) => accepted,
         };
-        let Some((stream, permit)) = accepted else {
+        let Some((stream, peer, permit)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let (state, closing) = (state.clone(), connections.token());
+        let (shared, closing) = (shared.clone(), connections.token());
         connections.spawn("admin-connection", async move {
             let _permit = permit;
-            let served = connection(stream, state, closing);
+            let served = connection((stream, peer), shared, closing);
             let _ = tokio::time::timeout(CONNECTION_DEADLINE, served).await;
         });
     }
@@ -153,12 +190,12 @@ async fn serve(
     Ok(())
 }
 
-type Accepted = (tokio::net::TcpStream, tokio::sync::OwnedSemaphorePermit);
+type Accepted = (tokio::net::TcpStream, IpAddr, tokio::sync::OwnedSemaphorePermit);
 
 async fn accept(listener: &tokio::net::TcpListener, free: &Arc<Semaphore>) -> Option<Accepted> {
     let permit = Arc::clone(free).acquire_owned().await.ok()?;
     match listener.accept().await {
-        Ok((stream, _)) => Some((stream, permit)),
+        Ok((stream, peer)) => Some((stream, peer.ip(), permit)),
         Err(error) => {
             tracing::warn!(%error, "admin listener could not accept a connection");
             None
@@ -166,10 +203,20 @@ async fn accept(listener: &tokio::net::TcpListener, free: &Arc<Semaphore>) -> Op
     }
 }
 
-async fn connection(stream: tokio::net::TcpStream, state: AdminState, closing: CancellationToken) {
+async fn connection(
+    (stream, peer): (tokio::net::TcpStream, IpAddr),
+    shared: Arc<Shared>,
+    closing: CancellationToken,
+) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = respond(&request, &state);
-        async move { Ok::<_, Infallible>(response) }
+        let shared = shared.clone();
+        async move {
+            if !request.uri().path().starts_with(guard::ROOT) {
+                return Ok::<_, Infallible>(respond(&request, &shared.state));
+            }
+            let control = shared.state.control.borrow().clone();
+            Ok(shared.guard.answer(request, peer, control).await)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -6,20 +6,37 @@ use std::net::TcpStream;
 use super::*;
 use crate::metrics::EdgeMetrics;
 
+mod control;
+
 struct Running {
     handle: AdminHandle,
     ready: watch::Sender<Readiness>,
+    control: watch::Sender<Option<Arc<Control>>>,
+    calls: AdminMetrics,
 }
 
 fn start() -> Running {
+    start_with(Tokens::default())
+}
+
+fn start_with(tokens: Tokens) -> Running {
     let metrics = Metrics::new().unwrap();
     EdgeMetrics::new(&metrics).unwrap();
+    let calls = AdminMetrics::new(&metrics).unwrap();
     let starting = Readiness { ready: false, reason: "starting".into() };
     let (ready, told) = watch::channel(starting);
-    let status = Arc::new(|| StatusDocument { name: "node-7".into(), ..Default::default() });
+    let (control, table) = watch::channel(None);
+    let state = AdminState {
+        metrics,
+        ready: told,
+        status: Arc::new(|| StatusDocument { name: "node-7".into(), ..Default::default() }),
+        control: table,
+        tokens,
+        calls: calls.clone(),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let handle = AdminServer::start(listener, AdminState { metrics, ready: told, status }).unwrap();
-    Running { handle, ready }
+    let handle = AdminServer::start(listener, state).unwrap();
+    Running { handle, ready, control, calls }
 }
 
 fn say(running: &Running, request: &str) -> String {

@@ -161,6 +161,9 @@ fn summary(config: &Config) -> String {
     fact("data directory", node.data_dir.display().to_string());
     fact("cluster listener", format!("{} (as {})", cluster.listen, config.address(cluster.listen)));
     fact("admin listener", admin.listen.to_string());
+    let tokens: Vec<_> = admin.tokens.iter().map(|token| token.name.as_str()).collect();
+    let nobody = "none, control calls are refused".to_owned();
+    fact("admin tokens", if tokens.is_empty() { nobody } else { tokens.join(", ") });
     fact("super-nodes", cluster.super_nodes.join(", "));
     let secured = if cluster.tls.is_some() { "mutual TLS" } else { "plain text, unchecked" };
     fact("between members", secured.to_owned());

@@ -14,6 +14,8 @@ use crate::text::suggest::nearest;
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The name of the tables that describe sites.
 pub(super) const SITE: &str = "site";
+/// The name of the tables that describe tokens of control calls.
+pub(super) const TOKENS: &str = "admin.tokens";
 
 /// The text of a file, to turn positions into lines.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +32,15 @@ impl Document<'_> {
     }
 }
 
-/// A `[[site]]` table as it stands in the file.
-pub(super) type SiteTable<'a> = Spanned<DeValue<'a>>;
+/// A `[[site]]` or `[[admin.tokens]]` table as it stands in the file.
+pub(super) type ListTable<'a> = Spanned<DeValue<'a>>;
+
+/// The lists of tables in the file, as they stand there.
+#[derive(Debug, Default)]
+pub(super) struct Lists<'a> {
+    pub(super) sites: Vec<ListTable<'a>>,
+    pub(super) tokens: Vec<ListTable<'a>>,
+}
 
 /// The file's text.
 pub(super) fn load(path: &Path) -> Result<String, Problem> {
@@ -47,12 +56,12 @@ pub(super) fn load(path: &Path) -> Result<String, Problem> {
     std::fs::read_to_string(path).map_err(failed)
 }
 
-/// Reads the settings of `document` into `settings`; returns its sites.
+/// Reads the settings of `document` into `settings`; returns its lists of tables.
 pub(super) fn read<'a>(
     document: Document<'a>,
     settings: &mut Settings,
     problems: &mut Vec<Problem>,
-) -> Vec<SiteTable<'a>> {
+) -> Lists<'a> {
     let (root, errors) = DeTable::parse_recoverable(document.text);
     for error in errors {
         let at = error.span().map_or(0, |span| span.start);
@@ -60,27 +69,27 @@ pub(super) fn read<'a>(
         let message = error.message();
         problems.push(Problem::text(format!("{file}:{line}: not TOML: {message}")));
     }
-    let mut sites = Vec::new();
-    let mut reader = Reader { document, settings, problems, sites: &mut sites };
+    let mut lists = Lists::default();
+    let mut reader = Reader { document, settings, problems, lists: &mut lists };
     for (key, value) in root.into_inner() {
         reader.entry("", key.get_ref(), key.span().start, value);
     }
-    sites
+    lists
 }
 
 struct Reader<'a, 'r> {
     document: Document<'a>,
     settings: &'r mut Settings,
     problems: &'r mut Vec<Problem>,
-    sites: &'r mut Vec<SiteTable<'a>>,
+    lists: &'r mut Lists<'a>,
 }
 
 impl<'a> Reader<'a, '_> {
     fn entry(&mut self, above: &str, name: &str, at: usize, value: Spanned<DeValue<'a>>) {
         let path = if above.is_empty() { name.to_owned() } else { format!("{above}.{name}") };
         let source = self.document.source(at, &path);
-        if path == SITE {
-            return self.sites_of(&source, value);
+        if path == SITE || path == TOKENS {
+            return self.tables_of(&path, &source, value);
         }
         if let Some(key) = keys::by_path(&path) {
             let value = plain(value.get_ref());
@@ -104,11 +113,12 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    fn sites_of(&mut self, source: &Source, value: Spanned<DeValue<'a>>) {
+    fn tables_of(&mut self, path: &str, source: &Source, value: Spanned<DeValue<'a>>) {
+        let list = if path == SITE { &mut self.lists.sites } else { &mut self.lists.tokens };
         match value.into_inner() {
-            DeValue::Array(tables) => self.sites.extend(tables),
+            DeValue::Array(tables) => list.extend(tables),
             other => {
-                let expected = format!("tables [[{SITE}]], with two brackets");
+                let expected = format!("tables [[{path}]], with two brackets");
                 let shown = plain(&other).to_string();
                 self.problems.push(Problem::value(source, &shown, &expected));
             }
@@ -119,8 +129,10 @@ impl<'a> Reader<'a, '_> {
         let prefix = if above.is_empty() { String::new() } else { format!("{above}.") };
         let below = KEYS.iter().filter_map(|key| key.path.strip_prefix(prefix.as_str()));
         let mut known: Vec<&str> = below.filter_map(|rest| rest.split('.').next()).collect();
-        if above.is_empty() {
-            known.push(SITE);
+        match above {
+            "" => known.push(SITE),
+            "admin" => known.push("tokens"),
+            _ => {}
         }
         known.dedup();
         let hint = match nearest(name, known.iter().copied()) {

@@ -7,10 +7,11 @@
 mod build;
 mod file;
 pub mod keys;
-mod machine;
+pub(crate) mod machine;
 mod problem;
 mod settings;
 mod sites;
+mod tokens;
 mod values;
 
 use std::net::SocketAddr;
@@ -22,8 +23,10 @@ use shoal_proto::ClusterId;
 pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{Setting, Settings, Value};
 
-use crate::membership::Role;
+use crate::admin::tokens::Tokens;
+use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
+use crate::supernode::selection::Wanted;
 use crate::tls::{Security, TlsFiles};
 
 /// A whole, valid configuration.
@@ -35,7 +38,7 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Its admin listener.
     pub admin: AdminConfig,
-    /// What only members with [`Role::Node`] have.
+    /// What only members that cache have.
     pub cache: Option<CacheConfig>,
     /// Its log.
     pub log: LogConfig,
@@ -49,7 +52,7 @@ pub struct NodeConfig {
     /// Its name, as in its certificate.
     pub name: String,
     /// Its role.
-    pub role: Role,
+    pub role: ConfiguredRole,
     /// Where it keeps everything; absolute.
     pub data_dir: PathBuf,
     /// Its failure zone; empty when unknown.
@@ -69,6 +72,8 @@ pub struct ClusterConfig {
     pub super_nodes: Vec<String>,
     /// This super-node founds the cluster.
     pub bootstrap: bool,
+    /// How many voters the tier is to have, and how patient it is in choosing them.
+    pub selection: Wanted,
     /// How members speak to one another; the files have been read.
     pub security: Security,
     /// The files behind `security`; `None` for plain text.
@@ -106,6 +111,8 @@ impl std::fmt::Debug for ClusterSecret {
 pub struct AdminConfig {
     /// Where it listens.
     pub listen: SocketAddr,
+    /// Who may make control calls; nobody when empty.
+    pub tokens: Tokens,
 }
 
 /// What a caching node has.
@@ -157,6 +164,18 @@ impl StoreConfig {
     }
 }
 
+/// The patience and number of voters that `settings` ask for, whatever else they say.
+///
+/// # Errors
+/// Every fault found.
+pub fn wanted(settings: &Settings) -> Result<Wanted, ConfigErrors> {
+    let mut problems = Vec::new();
+    match build::wanted(settings, &mut problems) {
+        Some(wanted) if problems.is_empty() => Ok(wanted),
+        _ => Err(ConfigErrors(problems)),
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -190,12 +209,14 @@ impl Config {
         let name = file.map_or_else(String::new, |file| file.display().to_string());
         let document = file::Document { name: &name, text: &text };
         let mut settings = Settings::default();
-        let tables = file::read(document, &mut settings, &mut problems);
+        let lists = file::read(document, &mut settings, &mut problems);
         settings.overlay(above);
-        let site_count = tables.len();
-        let read = sites::read(document, tables, &mut problems);
-        let found = build::FoundSites { count: site_count, file: name.clone(), read };
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
+        let count = lists.sites.len();
+        let read = sites::read(document, lists.sites, &mut problems);
+        let sites = build::FoundSites { count, file: name.clone(), read };
+        let tokens = tokens::read(document, folder, lists.tokens, &mut problems);
+        let found = build::Found { sites, tokens };
         let config = build::config(&settings, folder, found, &mut problems);
         match config {
             Some(mut config) if problems.is_empty() => {

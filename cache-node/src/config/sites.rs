@@ -1,12 +1,12 @@
 //! `[[site]]` tables as [`SiteConfig`]s. What a site's keys are, and what they may be, is decided
-//! there; here every fault gets its line.
+//! there; here every fault gets its line. [`read_one`] does it for tables of any kind.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use toml::de::{DeValue, ValueDeserializer};
 
-use super::file::{Document, SITE, SiteTable, plain};
+use super::file::{Document, ListTable, SITE, plain};
 use super::problem::{Problem, Source};
 use crate::policy::site::{SiteConfig, SiteError, Sites};
 use crate::text::suggest::nearest;
@@ -21,14 +21,14 @@ struct Place {
 /// Reads and checks all sites; `None` when one has a fault.
 pub(super) fn read(
     document: Document<'_>,
-    tables: Vec<SiteTable<'_>>,
+    tables: Vec<ListTable<'_>>,
     problems: &mut Vec<Problem>,
 ) -> Option<(Vec<String>, Sites)> {
     let count = tables.len();
     let (mut sites, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for table in tables {
         let (start, keys) = (table.span().start, key_places(&table));
-        if let Some(site) = read_one(document, table, problems) {
+        if let Some(site) = read_one::<SiteConfig>(document, SITE, table, problems) {
             places.push(Place { name: site.name.clone(), start, keys });
             sites.push(site);
         }
@@ -45,7 +45,7 @@ pub(super) fn read(
     }
 }
 
-fn key_places(table: &SiteTable<'_>) -> BTreeMap<String, usize> {
+fn key_places(table: &ListTable<'_>) -> BTreeMap<String, usize> {
     let entries = table.get_ref().as_table().into_iter().flatten();
     entries.map(|(key, _)| (key.get_ref().to_string(), key.span().start)).collect()
 }
@@ -59,17 +59,19 @@ fn located(document: Document<'_>, places: &[Place], error: &SiteError) -> Probl
     Problem::about(&source, &format!("is {value:?} (site {site:?}); {remedy}"))
 }
 
-/// One site. A key that is refused is reported and left out, so that the others are looked at too.
-fn read_one(
+/// One table of the list called `list`. A key that is refused is reported and left out, so that the
+/// others are looked at too.
+pub(super) fn read_one<T: DeserializeOwned>(
     document: Document<'_>,
-    mut table: SiteTable<'_>,
+    list: &str,
+    mut table: ListTable<'_>,
     problems: &mut Vec<Problem>,
-) -> Option<SiteConfig> {
+) -> Option<T> {
     let start = table.span().start;
     let mut refused: BTreeSet<String> = BTreeSet::new();
     loop {
-        let error = match SiteConfig::deserialize(ValueDeserializer::from(table.clone())) {
-            Ok(site) => return refused.is_empty().then_some(site),
+        let error = match T::deserialize(ValueDeserializer::from(table.clone())) {
+            Ok(read) => return refused.is_empty().then_some(read),
             Err(error) => error,
         };
         let message = error.message();
@@ -78,18 +80,18 @@ fn read_one(
             // A key that is missing because it was refused above is no second fault.
             let of_refused = quoted(message).next().is_some_and(|key| refused.contains(key));
             if !of_refused {
-                problems.push(Problem::about(&document.source(at, SITE), message));
+                problems.push(Problem::about(&document.source(at, list), message));
             }
             return None;
         };
-        let source = document.source(at, &format!("{SITE}.{key}"));
-        problems.push(explain(&source, &key, &shown, message));
+        let source = document.source(at, &format!("{list}.{key}"));
+        problems.push(explain(&source, (list, &key), &shown, message));
         refused.insert(key);
     }
 }
 
 /// Removes and returns the key, with its value as text, whose entry covers position `at`.
-fn take_key_at(table: &mut SiteTable<'_>, at: usize) -> Option<(String, String)> {
+fn take_key_at(table: &mut ListTable<'_>, at: usize) -> Option<(String, String)> {
     let DeValue::Table(entries) = table.get_mut() else { return None };
     let covers = |start: usize, end: usize| (start..end.max(start + 1)).contains(&at);
     let found = entries.iter().find(|(key, value)| covers(key.span().start, value.span().end));
@@ -99,13 +101,13 @@ fn take_key_at(table: &mut SiteTable<'_>, at: usize) -> Option<(String, String)>
     Some((key.into_inner().into_owned(), shown))
 }
 
-fn explain(source: &Source, key: &str, shown: &str, message: &str) -> Problem {
+fn explain(source: &Source, (list, key): (&str, &str), shown: &str, message: &str) -> Problem {
     if !message.starts_with("unknown field") {
         return Problem::about(source, &format!("is {shown:?}: {message}"));
     }
     let known: Vec<&str> = quoted(message).filter(|word| *word != key).collect();
     let hint = match nearest(key, known.iter().copied()) {
-        Some(near) => format!("did you mean {SITE}.{near}?"),
+        Some(near) => format!("did you mean {list}.{near}?"),
         None => format!("expected one of {}", known.join(", ")),
     };
     Problem::about(source, &format!("is an unknown key; {hint}"))

@@ -88,7 +88,7 @@ fn a_valid_file_is_a_configuration() {
     let written = Written::new();
     let config = written.load(&[]).unwrap();
     assert_eq!(config.node.name, "node-0");
-    assert_eq!(config.node.role, Role::Node);
+    assert_eq!(config.node.role, ConfiguredRole::Node);
     assert_eq!(config.node.data_dir, written.folder.path().join("data"));
     assert_eq!(config.address(config.cluster.listen), "127.0.0.1:7400");
     assert_eq!(config.cluster.copies, 2);
@@ -113,7 +113,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "zone = \"a\"",
         "role = \"boss\"",
-        "shoal.toml:4: node.role is \"boss\"; expected \"node\" or \"super\"",
+        "shoal.toml:4: node.role is \"boss\"; expected \"node\", \"super\" or \"auto\"",
     ),
     (
         "listen = \"127.0.0.1:7400\"",
@@ -396,4 +396,77 @@ fn a_budget_beyond_the_disk_is_a_warning() {
     let huge = Written::new().with("budget = \"1GiB\"", "budget = \"1000TiB\"");
     let warnings = huge.load(&[]).unwrap().warnings;
     assert!(warnings[0].contains("store.budget is 1000 TiB"), "{warnings:?}");
+}
+
+#[test]
+fn tokens_are_hashes_with_scopes() {
+    let written = Written::new();
+    let secret = "0123456789abcdef0123456789abcdef";
+    fs::write(written.file().with_file_name("token"), format!("{secret}\n")).unwrap();
+    let tables = "[[admin.tokens]]\nname = \"ci\"\nfile = \"token\"\n\
+                  scopes = [\"purge:site=docs\", \"read\"]\n[[admin.tokens]]\nname = \"hash\"\n\
+                  sha256 = \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n\
+                  scopes = [\"*\"]\n[[site]]";
+    let config = written.with("[[site]]", tables).load(&[]).unwrap();
+    let tokens = config.admin.tokens;
+    assert_eq!(tokens.caller(secret.as_bytes()).unwrap().name(), "ci");
+    assert_eq!(tokens.caller(b"abc").unwrap().name(), "hash");
+    assert!(Written::new().load(&[]).unwrap().admin.tokens.is_empty());
+}
+
+#[test]
+fn faults_of_tokens_are_told_without_their_secrets() {
+    let table = [
+        ("name = \"a\"\nscopes = [\"*\"]", "\"a\" has neither sha256 and file"),
+        ("name = \"a\"\nsha256 = \"s3cret\"\nscopes = [\"*\"]", "admin.tokens.sha256 is no hash"),
+        ("name = \"a\"\nfile = \"none\"\nscopes = [\"*\"]", "a readable file"),
+        ("name = \"a\"\nfile = \"shoal.toml\"\nscopes = [\"*\"]", "one word of 32 to 512 bytes"),
+        ("name = \"a\"\nfiel = \"x\"\nscopes = [\"*\"]", "did you mean admin.tokens.file?"),
+        ("name = \"a\"\nscopes = \"*\"", "admin.tokens.scopes is"),
+    ];
+    for (token, expected) in table {
+        let tables = format!("[[admin.tokens]]\n{token}\n[[site]]");
+        let faults = Written::new().with("[[site]]", &tables).faults();
+        assert!(faults.iter().any(|fault| fault.contains(expected)), "{expected}\n{faults:#?}");
+        assert!(!faults.iter().any(|fault| fault.contains("s3cret")), "{faults:#?}");
+    }
+    let hash = "0".repeat(64);
+    let of = |scope: &str| {
+        let token = format!("name = \"a\"\nsha256 = \"{hash}\"\nscopes = [{scope:?}]\n");
+        Written::new().with("[[site]]", &format!("[[admin.tokens]]\n{token}[[site]]"))
+    };
+    assert!(of("purg").faults()[0].contains("admin.tokens.scopes has \"purg\"; did you mean"));
+    let twice = of("read");
+    let table =
+        format!("[[admin.tokens]]\nname = \"a\"\nsha256 = \"{hash}\"\nscopes = []\n[[site]]");
+    assert!(twice.with("[[site]]", &table).faults()[0].contains("a name of its own"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// Any file at all, and a valid one with bytes changed: read, or refused with every problem
+    /// named, and never a panic.
+    #[test]
+    fn arbitrary_files_are_refused_with_a_reason(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+        changes in proptest::collection::vec(
+            (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+            0..4,
+        ),
+    ) {
+        let written = Written::new();
+        let file = written.file();
+        let mut changed = written.text.clone().into_bytes();
+        for (at, value) in changes {
+            let at = at.index(changed.len());
+            changed[at] = value;
+        }
+        for text in [bytes, changed] {
+            fs::write(&file, &text).unwrap();
+            if let Err(problems) = Config::load(Some(&file), Settings::default()) {
+                proptest::prop_assert!(!problems.to_string().is_empty());
+            }
+        }
+    }
 }

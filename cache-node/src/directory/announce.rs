@@ -1,12 +1,13 @@
 //! Announcements of what this node holds: gathered for some milliseconds, sent in batches, kept
 //! until the tier has committed them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_proto::limits::{ANNOUNCE_CHANGES_MAX, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1;
-use shoal_proto::{ErrorKind, NodeId, ObjectId, ObjectKey};
+use shoal_proto::{ErrorKind, NodeId, ObjectId, ObjectKey, ObjectRef};
 use tokio::sync::mpsc;
 
 use super::homes::Homes;
@@ -30,20 +31,9 @@ pub struct Change {
     pub held: bool,
 }
 
-impl From<Change> for v1::HolderChange {
-    fn from(change: Change) -> Self {
-        let what = if change.held {
-            v1::holder_change::Change::Complete(true)
-        } else {
-            v1::holder_change::Change::Gone(true)
-        };
-        Self { object_id: change.object.to_wire(), key: change.key.to_wire(), change: Some(what) }
-    }
-}
-
 /// Sends what arrives on `changes` until its senders are gone.
 pub(super) async fn run(homes: Arc<Homes>, node: NodeId, mut changes: mpsc::Receiver<Change>) {
-    let mut batch = Vec::with_capacity(ANNOUNCE_CHANGES_MAX);
+    let mut batch = Vec::new();
     while changes.recv_many(&mut batch, ANNOUNCE_CHANGES_MAX).await > 0 {
         tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
         while batch.len() < ANNOUNCE_CHANGES_MAX {
@@ -52,16 +42,26 @@ pub(super) async fn run(homes: Arc<Homes>, node: NodeId, mut changes: mpsc::Rece
                 Err(_) => break,
             }
         }
-        let wire: Vec<_> = batch.drain(..).map(v1::HolderChange::from).collect();
-        send(&homes, node, wire).await;
+        send(&homes, node, &batch).await;
+        batch.clear();
     }
 }
 
-async fn send(homes: &Homes, node: NodeId, changes: Vec<v1::HolderChange>) {
+/// The announcement of what `changes` leave: of an object, the last one counts. PURE.
+fn pack(node: NodeId, changes: &[Change]) -> v1::AnnounceRequest {
+    let last: BTreeMap<ObjectRef, bool> =
+        changes.iter().map(|change| (ObjectRef::from(&change.object), change.held)).collect();
+    let refs = |held: bool| -> Vec<u8> {
+        last.iter().filter(|(_, holds)| **holds == held).flat_map(|(object, _)| object.0).collect()
+    };
+    let (complete, gone) = (refs(true).into(), refs(false).into());
+    v1::AnnounceRequest { node_id: node.0, complete, gone, partial: Vec::new() }
+}
+
+async fn send(homes: &Homes, node: NodeId, changes: &[Change]) {
     // Any super-node takes announcements: the first change's key spreads them over the tier.
-    let key = changes.first().and_then(|change| ObjectKey::try_from(change.key.as_ref()).ok());
-    let Some(key) = key else { return };
-    let request = v1::AnnounceRequest { node_id: node.0, changes };
+    let Some(key) = changes.first().map(|change| change.key) else { return };
+    let request = pack(node, changes);
     let deadline = Duration::from_millis(WRITE_DEADLINE_MS);
     loop {
         let sent = homes
@@ -79,5 +79,23 @@ async fn send(homes: &Homes, node: NodeId, changes: Vec<v1::HolderChange>) {
             Err(error) => tracing::warn!(%error, "an announcement was not committed, trying again"),
         }
         tokio::time::sleep(Duration::from_millis(RETRY_PAUSE_MS)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_changes_of_an_object_the_last_counts() {
+        let change = |n: u8, held| Change {
+            key: ObjectKey::new([n; 32]),
+            object: ObjectId::new([n; 32]),
+            held,
+        };
+        let changes = [change(2, true), change(1, false), change(1, true), change(2, false)];
+        let packed = pack(NodeId(7), &changes);
+        assert_eq!((&packed.complete[..], &packed.gone[..]), (&[1; 12][..], &[2; 12][..]));
+        assert_eq!(packed.node_id, 7);
     }
 }

@@ -24,12 +24,40 @@ const AVOID_MS: u64 = 1_000;
 /// Pause before the whole list is asked again.
 const ROUND_PAUSE_MS: u64 = 50;
 
+/// Members that failed a moment ago.
+#[derive(Debug, Default)]
+pub(super) struct Avoided {
+    until: Mutex<HashMap<NodeId, Instant>>,
+}
+
+impl Avoided {
+    /// The same members, those that just failed last.
+    pub(super) fn last(&self, ranked: Vec<NodeId>) -> Vec<NodeId> {
+        let avoided = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::monotonic();
+        let failed = |id: &NodeId| avoided.get(id).is_some_and(|until| *until > now);
+        let (last, mut first): (Vec<_>, Vec<_>) = ranked.into_iter().partition(failed);
+        first.extend(last);
+        first
+    }
+
+    /// Notes how a call to a member of the view went.
+    pub(super) fn note(&self, id: NodeId, failed: bool) {
+        let mut avoided = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed {
+            avoided.insert(id, clock::monotonic() + Duration::from_millis(AVOID_MS));
+        } else {
+            avoided.remove(&id);
+        }
+    }
+}
+
 /// The super-nodes as this node reaches them.
 #[derive(Debug)]
 pub(super) struct Homes {
     channels: Channels,
     view: watch::Receiver<ClusterView>,
-    avoided: Mutex<HashMap<NodeId, Instant>>,
+    avoided: Avoided,
     metrics: DirectoryMetrics,
 }
 
@@ -39,7 +67,7 @@ impl Homes {
         view: watch::Receiver<ClusterView>,
         metrics: DirectoryMetrics,
     ) -> Self {
-        Self { channels, view, avoided: Mutex::default(), metrics }
+        Self { channels, view, avoided: Avoided::default(), metrics }
     }
 
     pub(super) fn client(&self, member: &Member) -> Result<IndexClient<Channel>, RpcError> {
@@ -53,11 +81,8 @@ impl Homes {
     pub(super) fn ranked(&self, key: &ObjectKey) -> Vec<Member> {
         let view = self.view.borrow().clone();
         let ranked = placement::rank(key, view.voters().map(|member| member.id));
-        let avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock::monotonic();
-        let failed = |id: &NodeId| avoided.get(id).is_some_and(|until| *until > now);
-        let (last, first): (Vec<_>, Vec<_>) = ranked.into_iter().partition(failed);
-        first.into_iter().chain(last).filter_map(|id| view.member(id).cloned()).collect()
+        let ranked = self.avoided.last(ranked).into_iter();
+        ranked.filter_map(|id| view.member(id).cloned()).collect()
     }
 
     /// Calls the key's home, then the next, until one answers or `deadline` has passed.
@@ -102,21 +127,15 @@ impl Homes {
             Ok(answer) => answer,
             Err(_) => Err(RpcError::new(ErrorKind::Retry, "no answer before the deadline")),
         };
-        let mut avoided = self.avoided.lock().unwrap_or_else(PoisonError::into_inner);
-        match &answer {
-            Err(error) if worth_another(error) => {
-                self.metrics.failures.inc();
-                let until = clock::monotonic() + Duration::from_millis(AVOID_MS);
-                avoided.insert(member.id, until);
-            }
-            _ => {
-                avoided.remove(&member.id);
-            }
+        let failed = answer.as_ref().is_err_and(worth_another);
+        if failed {
+            self.metrics.failures.inc();
         }
+        self.avoided.note(member.id, failed);
         answer
     }
 }
 
-fn worth_another(error: &RpcError) -> bool {
+pub(super) fn worth_another(error: &RpcError) -> bool {
     matches!(error.kind, ErrorKind::Retry | ErrorKind::Redirect | ErrorKind::Closed)
 }

@@ -8,86 +8,53 @@
 //! | `leases` | keeps held fill leases alive at two homes |
 //! | `announce` | batches of what this node holds |
 //! | `fences` | PURE: does a purge cover an object? |
+//! | `tierless` | home nodes, while no super-node answers |
+//! | `types` | what is asked and answered |
+//! | `owed` | PURE: what the tier is to be told once it answers again |
 
 mod announce;
 mod fences;
 mod homes;
 mod leases;
+mod owed;
 mod session;
+#[cfg(test)]
+mod tests;
+mod tierless;
+mod types;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use shoal_proto::limits::{RPC_DEADLINE_MS, SESSION_LEASE_MS, WRITE_DEADLINE_MS};
-use shoal_proto::wire::v1;
-use shoal_proto::{
-    ClusterId, ErrorKind, LeaseId, Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError,
+use prost::Message;
+use shoal_proto::limits::{
+    RPC_DEADLINE_MS, SESSION_LEASE_MS, VERIFY_DEADLINE_MS, WRITE_DEADLINE_MS,
 };
+use shoal_proto::wire::v1;
+use shoal_proto::wire::v1::home_server::HomeServer;
+use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
+pub use fences::Pass;
+pub use owed::{Debt, Part};
+pub use tierless::HomeService;
+pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
 
-use crate::membership::{ClusterView, Member};
+use fences::FenceTable;
+use types::{index_head, read_answer};
+
+use crate::clock;
+pub use crate::fences::{Fenced, Matcher, Verdict};
+use crate::membership::ClusterView;
 use crate::metrics::DirectoryMetrics;
-use crate::rpc::{Channels, with_deadline};
+use crate::rpc::{Channels, MESSAGE_BYTES_MAX, with_deadline};
 use crate::tasks::Tasks;
 
-/// How long a node without a session looks for a super-node before it goes on alone.
+/// How long a node whose session lease has run out looks for a super-node before it does without.
 const ALONE_AFTER_MS: u64 = 500;
-
-/// How a node finds the tier.
-#[derive(Clone, Debug)]
-pub struct DirectoryConfig {
-    /// The cluster that both sides must belong to.
-    pub cluster: ClusterId,
-    /// This node, as it introduces itself.
-    pub me: v1::NodeInfo,
-    /// Addresses of super-nodes.
-    pub seeds: Vec<String>,
-}
-
-/// What a home answers to a node that wants a key.
-#[derive(Clone, Debug)]
-pub enum Acquired {
-    /// Somebody has it.
-    Have {
-        /// Its head in the index.
-        head: v1::IndexHead,
-        /// Who has it.
-        holders: Vec<Member>,
-    },
-    /// Somebody fetches it.
-    Follow {
-        /// The fill's lease.
-        lease: LeaseId,
-        /// Who.
-        filler: Member,
-    },
-    /// This node is to fetch it.
-    Fill(Lease),
-    /// Its responses could not be stored lately: everybody asks the origin for himself.
-    Pass,
-}
-
-/// The right and the duty to fetch a key from its origin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Its number.
-    pub id: LeaseId,
-    /// Fences from here on hold against the fill.
-    pub fence_position: u64,
-}
-
-/// What the asker already knows about a key.
-#[derive(Clone, Debug, Default)]
-pub struct Known {
-    /// The manifest that it has and found stale.
-    pub stale: Option<ManifestId>,
-    /// The filler that it lost, and that filler's lease.
-    pub suspect: Option<(NodeId, LeaseId)>,
-    /// Holders that could not give it the object.
-    pub failed: Vec<NodeId>,
-}
+/// Between two looks meanwhile.
+const LOOK_EVERY_MS: u64 = 25;
 
 /// A node's side of the tier. Shared by everything that asks for keys.
 #[derive(Debug)]
@@ -97,6 +64,8 @@ pub struct Directory {
     held: Arc<leases::HeldLeases>,
     shared: Arc<session::Shared>,
     changes: mpsc::Sender<Change>,
+    home_nodes: Arc<tierless::HomeNodes>,
+    owed: Mutex<owed::Owed>,
     welcomed: watch::Receiver<bool>,
     view: watch::Receiver<ClusterView>,
 }
@@ -108,9 +77,9 @@ impl Directory {
         channels: &Channels,
         tasks: &Tasks,
         metrics: DirectoryMetrics,
-        stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
+        local: Local,
     ) -> Arc<Self> {
-        let DirectoryConfig { cluster, me, seeds } = config;
+        let DirectoryConfig { cluster, me, seeds, fence_position, role } = config;
         let (view_sender, view) = watch::channel(ClusterView::default());
         let (welcomed_sender, welcomed) = watch::channel(false);
         let (changes, queue) = mpsc::channel(announce::QUEUE_MAX);
@@ -119,8 +88,9 @@ impl Directory {
         let held = Arc::new(leases::HeldLeases::default());
         let shared = Arc::new(session::Shared {
             view: view_sender,
-            fences: RwLock::default(),
-            lease_until: Mutex::default(),
+            fences: RwLock::new(FenceTable::after_pass(fence_position)),
+            fenced: watch::Sender::new(fence_position),
+            lease_until: Mutex::new(clock::monotonic()),
             welcomed: welcomed_sender,
             inventories: watch::Sender::new(1),
             metrics,
@@ -129,17 +99,22 @@ impl Directory {
             cluster,
             me: me.clone(),
             seeds,
+            role,
             channels: channels.clone(),
-            stats,
+            stats: local.stats,
             shared: shared.clone(),
         };
+        let home = tierless::HomeNode::new(node, channels.clone(), shared.clone(), local.held);
+        let home_nodes = Arc::new(tierless::HomeNodes::new(Arc::new(home), shared.clone()));
+        tasks.spawn_until_stopped("home-nodes", home_nodes.clone().renew());
         tasks.spawn_until_stopped("directory-session", agent.run());
         tasks.spawn_until_stopped(
             "directory-leases",
             leases::renew(homes.clone(), held.clone(), node),
         );
         tasks.spawn_until_stopped("directory-announce", announce::run(homes.clone(), node, queue));
-        Arc::new(Self { me, homes, held, shared, changes, welcomed, view })
+        let owed = Mutex::default();
+        Arc::new(Self { me, homes, held, shared, changes, home_nodes, owed, welcomed, view })
     }
 
     /// This node's number.
@@ -177,12 +152,77 @@ impl Directory {
 
     /// The position up to which this node knows every fence.
     pub fn fence_position(&self) -> u64 {
-        self.shared.fences.read().unwrap_or_else(PoisonError::into_inner).position()
+        self.shared.fence_position()
     }
 
-    /// Whether a purge covers the object.
+    /// Follows [`Directory::fence_position`].
+    pub fn watch_fences(&self) -> watch::Receiver<u64> {
+        self.shared.fenced.subscribe()
+    }
+
+    fn fences<T>(&self, read: impl FnOnce(&FenceTable) -> T) -> T {
+        read(&self.shared.fences.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn fences_mut<T>(&self, change: impl FnOnce(&mut FenceTable) -> T) -> T {
+        change(&mut self.shared.fences.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What purges leave of a stored object.
+    pub fn verdict(&self, head: &ObjectHead) -> Verdict {
+        self.fences(|fences| fences.verdict(&head.into()))
+    }
+
+    /// Whether a hard purge covers the object.
     pub fn fenced(&self, head: &ObjectHead) -> bool {
-        self.shared.fences.read().unwrap_or_else(PoisonError::into_inner).covers(head)
+        self.verdict(head) == Verdict::Gone
+    }
+
+    /// Whether an object may come into the store, which the index vouched for at position `vouched`,
+    /// or did not: 0.
+    pub fn admits(&self, head: &ObjectHead, vouched: u64) -> bool {
+        self.fences(|fences| fences.admits(&head.into(), vouched))
+    }
+
+    /// Keys that were purged after `position`.
+    pub fn keys_purged_after(&self, position: u64) -> Vec<ObjectKey> {
+        self.fences(|fences| fences.keys_after(position))
+    }
+
+    /// Whether fences that came after `position`, or their number, make a pass worth its while.
+    pub fn wants_pass(&self, position: u64) -> bool {
+        self.fences(|fences| fences.wants_pass(position))
+    }
+
+    /// Begins to hold the fences against everything stored; `None` when there are none. Nothing may
+    /// be between [`Directory::admits`] and the store meanwhile.
+    pub fn begin_pass(&self) -> Option<Pass> {
+        self.fences_mut(FenceTable::begin_pass)
+    }
+
+    /// Whether a pass removes the stored object.
+    pub fn doomed(&self, head: &ObjectHead) -> bool {
+        self.fences(|fences| fences.doomed(&head.into()))
+    }
+
+    /// Ends a pass over everything stored. Returns what to begin with after a restart, once all that
+    /// the pass removed is gone for good.
+    pub fn end_pass(&self, pass: Pass) -> u64 {
+        self.fences_mut(|fences| fences.end_pass(pass))
+    }
+
+    /// Whether this node has to do without the tier: its session lease has run out, and did not
+    /// come back within a moment. What it then serves has to be validated with the origin.
+    pub async fn is_tierless(&self) -> bool {
+        let alone_at = || self.shared.lease_until() + Duration::from_millis(ALONE_AFTER_MS);
+        while !self.session_holds() {
+            let left = alone_at().saturating_duration_since(clock::monotonic());
+            if left.is_zero() {
+                return true;
+            }
+            tokio::time::sleep(left.min(Duration::from_millis(LOOK_EVERY_MS))).await;
+        }
+        false
     }
 
     /// Asks the key's home who has it, who fetches it, or for the lease to do so.
@@ -195,9 +235,56 @@ impl Directory {
         site: &str,
         known: &Known,
     ) -> Result<Acquired, RpcError> {
+        let request = self.acquire_request(key, site, known);
+        let deadline = Duration::from_millis(RPC_DEADLINE_MS);
+        let start = clock::monotonic();
+        let reply = loop {
+            // While the session lease holds the tier is there, if slow or electing: waiting for it
+            // costs a miss some time, going on without it costs the origin the same bytes twice.
+            let lease_left =
+                self.shared.lease_until().saturating_duration_since(clock::monotonic());
+            let patience = lease_left + Duration::from_millis(ALONE_AFTER_MS);
+            let called = self.homes.call(&key, patience, |mut client| {
+                let request = request.clone();
+                async move { with_deadline(deadline, client.acquire(request)).await }
+            });
+            let waited = || clock::since(start) >= Duration::from_millis(WRITE_DEADLINE_MS);
+            match called.await {
+                Err(error) if !homes::worth_another(&error) => return Err(error),
+                Err(_) if self.session_holds() && !waited() => {}
+                answered => break answered?,
+            }
+        };
+        let acquired = read_answer(reply, (Giver::Tier, request.fence_position))?;
+        if let Acquired::Fill(lease) = acquired {
+            self.held.insert(key, lease);
+            leases::shadow(&self.homes, self.node_id(), key, lease).await;
+        }
+        Ok(acquired)
+    }
+
+    /// Asks the key's home node the same, while no super-node answers.
+    ///
+    /// # Errors
+    /// When nobody answers, this node included.
+    pub async fn acquire_tierless(
+        &self,
+        key: ObjectKey,
+        site: &str,
+        known: &Known,
+    ) -> Result<Acquired, RpcError> {
+        let request = self.acquire_request(key, site, known);
+        let acquired = read_answer(self.home_nodes.acquire(&request).await?, (Giver::Node, 0))?;
+        if let Acquired::Fill(lease) = acquired {
+            self.home_nodes.hold(key, lease).await;
+        }
+        Ok(acquired)
+    }
+
+    fn acquire_request(&self, key: ObjectKey, site: &str, known: &Known) -> v1::AcquireRequest {
         let (suspect_node, suspect_lease) =
             known.suspect.map_or((0, 0), |(node, lease)| (node.0, lease.0));
-        let request = v1::AcquireRequest {
+        v1::AcquireRequest {
             key: key.to_wire(),
             site: site.to_owned(),
             node_id: self.me.node_id,
@@ -205,28 +292,21 @@ impl Directory {
             suspect_node_id: suspect_node,
             suspect_lease_id: suspect_lease,
             failed_holders: known.failed.iter().map(|id| id.0).collect(),
-        };
-        // While the session lease holds the tier is there, if slow or electing: waiting for it
-        // costs a miss some time, going on without it costs the origin the same bytes twice.
-        let patience_ms = if self.session_holds() { WRITE_DEADLINE_MS } else { ALONE_AFTER_MS };
-        let deadline = Duration::from_millis(RPC_DEADLINE_MS);
-        let reply = self
-            .homes
-            .call(&key, Duration::from_millis(patience_ms), |mut client| {
-                let request = request.clone();
-                async move { with_deadline(deadline, client.acquire(request)).await }
-            })
-            .await?;
-        let acquired = read_answer(reply)?;
-        if let Acquired::Fill(lease) = acquired {
-            self.held.insert(key, lease.id);
-            leases::shadow(&self.homes, self.node_id(), key, lease.id).await;
+            fence_position: self.fence_position(),
+            since_position: known.since,
         }
-        Ok(acquired)
+    }
+
+    /// Answers other nodes that have to do without the tier; to be added to the cluster listener.
+    pub fn home_service(&self) -> HomeServer<HomeService> {
+        HomeServer::new(self.home_nodes.service())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Ends a fill with an object: false when a fence that came after it began matches. On an
-    /// error the lease is still held.
+    /// error the lease is still held. Without the tier the object is published once it answers
+    /// again, and true means nothing but that.
     ///
     /// # Errors
     /// When the tier could not commit it in time.
@@ -236,10 +316,19 @@ impl Directory {
         manifest: &Manifest,
     ) -> Result<bool, RpcError> {
         let key = manifest.head().key;
+        let head = index_head(manifest, self.node_id());
+        if let Some(lease) = lease.filter(|lease| lease.giver == Giver::Node) {
+            self.home_nodes.publish(lease.id, head.clone()).await;
+        }
+        if !self.session_holds() {
+            self.owe(key, Debt::Publish(manifest.object_id()));
+            return Ok(true);
+        }
+        let lease = lease.filter(|lease| lease.giver == Giver::Tier);
         let request = v1::PublishRequest {
             node_id: self.me.node_id,
             lease_id: lease.map_or(0, |lease| lease.id.0),
-            head: Some(index_head(manifest, self.node_id())),
+            head: Some(head),
         };
         let deadline = Duration::from_millis(WRITE_DEADLINE_MS);
         let reply = self
@@ -256,6 +345,9 @@ impl Directory {
     /// Ends a fill without an object; for `pass_ms` nobody waits for another's fill of the key.
     pub async fn release(&self, key: ObjectKey, lease: Option<Lease>, pass_ms: u32) {
         let Some(held) = lease else { return };
+        if held.giver == Giver::Node {
+            return self.home_nodes.release(key, held.id, pass_ms).await;
+        }
         let request = v1::ReleaseRequest {
             key: key.to_wire(),
             node_id: self.me.node_id,
@@ -278,77 +370,97 @@ impl Directory {
 
     /// Whether this node still holds the lease.
     pub fn holds(&self, key: ObjectKey, lease: Lease) -> bool {
-        self.held.contains(&key, lease.id)
+        match lease.giver {
+            Giver::Tier => self.held.contains(&key, lease.id),
+            Giver::Node => self.home_nodes.holds(&key, lease.id),
+        }
+    }
+
+    /// Has all super-nodes hash their whole index as of one position, and compares.
+    ///
+    /// # Errors
+    /// When no super-node could have it done in time.
+    pub async fn verify(&self) -> Result<v1::VerifyReply, RpcError> {
+        let request = v1::VerifyRequest { node_id: self.me.node_id };
+        let deadline = Duration::from_millis(VERIFY_DEADLINE_MS + WRITE_DEADLINE_MS);
+        // Any super-node can do it.
+        let key = ObjectKey::new(*blake3::hash(&self.me.node_id.to_be_bytes()).as_bytes());
+        self.homes
+            .call(&key, deadline, |mut client| async move {
+                with_deadline(deadline, client.verify(request)).await
+            })
+            .await
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {
         if let Some(lease) = lease {
             self.held.remove(&key, lease.id);
-            leases::unshadow(&self.homes, self.node_id(), key, lease.id).await;
+            leases::unshadow(&self.homes, self.node_id(), key, lease).await;
         }
     }
 
     /// Tells the tier of a change in what this node holds, in time; waits while the queue is full.
+    /// Without the tier the key's home node is told, and the tier once it answers again.
     pub async fn announce(&self, change: Change) {
-        // The queue closes only when the node stops: there is nobody left to tell then.
-        let _ = self.changes.send(change).await;
+        if self.session_holds() {
+            // The queue closes only when the node stops: there is nobody left to tell then.
+            let _ = self.changes.send(change).await;
+            return;
+        }
+        let Change { key, object, held } = change;
+        self.owe(key, if held { Debt::Held(object) } else { Debt::Dropped(object) });
+        self.home_nodes.tell(&[change]).await;
     }
 
-    /// Purges a key everywhere; returns once every node with a live session has acknowledged.
+    /// Tells home nodes of what this node holds; for a node that has to do without the tier.
+    pub async fn tell_home_nodes(&self, changes: &[Change]) {
+        self.home_nodes.tell(changes).await;
+    }
+
+    fn owe(&self, key: ObjectKey, debt: Debt) {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).record(key, debt);
+    }
+
+    /// Takes at most `max` entries of what the tier is owed; whoever takes them tells the tier, or
+    /// puts them back.
+    pub fn take_owed(&self, max: usize) -> Part {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).take(max)
+    }
+
+    /// Puts back what the tier could not be told.
+    pub fn put_back(&self, part: Part) {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).put_back(part);
+    }
+
+    /// Purges a key everywhere, now or, without the tier, once it answers again: until then every
+    /// node without it validates what it serves.
+    ///
+    /// # Errors
+    /// When the tier is there and could not commit it in time.
+    pub async fn invalidate(&self, key: ObjectKey) -> Result<(), RpcError> {
+        if self.session_holds() {
+            let fenced = Fenced { matcher: Matcher::Key(key), soft: false };
+            return self.purge(&fenced).await.map(|_| ());
+        }
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).purge(key);
+        Ok(())
+    }
+
+    /// Purges; returns when no node serves it any more.
     ///
     /// # Errors
     /// When the tier could not commit it in time.
-    pub async fn purge_key(&self, key: ObjectKey) -> Result<v1::PurgeReply, RpcError> {
-        let matcher = v1::fence_matcher::Matcher::Key(key.to_wire());
-        let request =
-            v1::PurgeRequest { matcher: Some(v1::FenceMatcher { matcher: Some(matcher) }) };
+    pub async fn purge(&self, fenced: &Fenced) -> Result<v1::PurgeReply, RpcError> {
+        let matcher = v1::FenceMatcher::from(fenced);
+        // Any super-node can do it: spread them, and let repeated tries go the same way.
+        let spread = ObjectKey::new(*blake3::hash(&matcher.encode_to_vec()).as_bytes());
+        let request = v1::PurgeRequest { matcher: Some(matcher), node_id: self.me.node_id };
         let deadline = Duration::from_millis(WRITE_DEADLINE_MS + u64::from(SESSION_LEASE_MS));
         self.homes
-            .call(&key, deadline, |mut client| {
+            .call(&spread, deadline, |mut client| {
                 let request = request.clone();
                 async move { with_deadline(deadline, client.purge(request)).await }
             })
             .await
-    }
-}
-
-fn index_head(manifest: &Manifest, publisher: NodeId) -> v1::IndexHead {
-    let head = manifest.head();
-    v1::IndexHead {
-        key: head.key.to_wire(),
-        object_id: manifest.object_id().to_wire(),
-        manifest_id: manifest.id().to_wire(),
-        site: head.site.clone(),
-        length: manifest.length(),
-        chunk_count: manifest.chunk_count(),
-        fresh_until_ms: head.freshness.fresh_until_ms(),
-        fence_position: head.fence_position,
-        publisher_node_id: publisher.0,
-    }
-}
-
-fn read_answer(reply: v1::AcquireReply) -> Result<Acquired, RpcError> {
-    use v1::acquire_reply::Answer;
-    let missing = |what: &str| RpcError::new(ErrorKind::Bug, format!("an answer without {what}"));
-    let member = |info: v1::NodeInfo| {
-        let up = v1::MemberState::Up.into();
-        Member::try_from(v1::Member { info: Some(info), state: up, voter: false })
-    };
-    match reply.answer.ok_or_else(|| missing("a kind"))? {
-        Answer::Have(have) => {
-            let head = have.head.ok_or_else(|| missing("a head"))?;
-            let nodes = have.holders.into_iter().filter_map(|holder| holder.node);
-            let holders = nodes.map(member).collect::<Result<Vec<_>, _>>()?;
-            Ok(Acquired::Have { head, holders })
-        }
-        Answer::Follow(follow) => {
-            let filler = follow.filler.ok_or_else(|| missing("a filler"))?;
-            Ok(Acquired::Follow { lease: LeaseId(follow.lease_id), filler: member(filler)? })
-        }
-        Answer::Fill(fill) => Ok(Acquired::Fill(Lease {
-            id: LeaseId(fill.lease_id),
-            fence_position: fill.fence_position,
-        })),
-        Answer::Pass(_) => Ok(Acquired::Pass),
     }
 }

@@ -34,7 +34,10 @@ const ROUND_PAUSE_MS: u64 = 200;
 pub(super) struct Shared {
     pub(super) view: watch::Sender<ClusterView>,
     pub(super) fences: RwLock<FenceTable>,
-    pub(super) lease_until: Mutex<Option<Instant>>,
+    /// The position up to which every fence is known.
+    pub(super) fenced: watch::Sender<u64>,
+    /// Until when the session lease holds, or held.
+    pub(super) lease_until: Mutex<Instant>,
     pub(super) welcomed: watch::Sender<bool>,
     /// Counts how often the tier has asked for everything that this node holds.
     pub(super) inventories: watch::Sender<u64>,
@@ -43,15 +46,23 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn lease_holds(&self) -> bool {
-        let until = *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let holds = until.is_some_and(|until| clock::monotonic() < until);
+        let holds = clock::monotonic() < self.lease_until();
         self.metrics.session.set(i64::from(holds));
         holds
     }
 
+    pub(super) fn lease_until(&self) -> Instant {
+        *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The position up to which every fence is known.
+    pub(super) fn fence_position(&self) -> u64 {
+        self.fences.read().unwrap_or_else(PoisonError::into_inner).position()
+    }
+
     fn extend_lease(&self, until: Instant) {
         let mut lease = self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *lease = Some(lease.map_or(until, |now| now.max(until)));
+        *lease = (*lease).max(until);
     }
 
     fn take_view(&self, wire: v1::View) -> Result<(), RpcError> {
@@ -72,6 +83,7 @@ impl Shared {
         fences.advance(batch.position);
         let position = fences.position();
         self.metrics.fence_position.set(i64::try_from(position).unwrap_or(i64::MAX));
+        self.fenced.send_if_modified(|last| std::mem::replace(last, position) != position);
         position
     }
 }
@@ -82,6 +94,8 @@ pub(super) struct Agent {
     pub(super) me: v1::NodeInfo,
     /// Addresses of super-nodes, from configuration.
     pub(super) seeds: Vec<String>,
+    /// What this node is at any time.
+    pub(super) role: watch::Receiver<Role>,
     pub(super) channels: Channels,
     pub(super) stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
     pub(super) shared: Arc<Shared>,
@@ -123,9 +137,11 @@ impl Agent {
         let (up, queue) = mpsc::channel(UP_QUEUE_MAX);
         let fence_position =
             self.shared.fences.read().unwrap_or_else(PoisonError::into_inner).position();
+        let mut role = self.role.clone();
+        let now = v1::Role::from(*role.borrow_and_update());
         let hello = v1::Hello {
             cluster_id: self.cluster.to_string(),
-            node: Some(self.me.clone()),
+            node: Some(v1::NodeInfo { role: now.into(), ..self.me.clone() }),
             fence_position,
         };
         let sent_at = clock::monotonic();
@@ -154,7 +170,12 @@ impl Agent {
             self.shared.inventories.send_modify(|count| *count += 1);
         }
         tracing::info!(address, session = welcome.session_id, "session begun");
-        self.keep(&up, &mut down, lease).await
+        tokio::select! {
+            ended = self.keep(&up, &mut down, lease) => ended,
+            Ok(()) = role.changed() => {
+                Err(RpcError::new(ErrorKind::Retry, "this node is something else now"))
+            }
+        }
     }
 
     async fn keep(

@@ -9,20 +9,22 @@ use http::{HeaderMap, Method, StatusCode};
 use shoal_proto::limits::UNKNOWN_LENGTH_BYTES_MAX;
 use shoal_proto::manifest::chunk_size_for;
 use shoal_proto::wire::v1::follow_failed::Reason;
-use shoal_proto::{ChunkHash, ObjectHead};
+use shoal_proto::{ChunkHash, Labels, ObjectHead, Refresh};
 
+use super::fencing::Entrance;
 use super::flight::Outcome;
 use super::job::{Job, Step};
+use super::tierless::Word;
 use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse};
 use crate::clock;
-use crate::directory::Lease;
+use crate::directory::{Lease, Verdict};
 use crate::metrics::Tier;
 use crate::policy::freshness::{Times, freshness};
 use crate::policy::resume::{self, Continues};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
-use crate::policy::{conditional, hop};
-use crate::transfer::{CopyRequest, FillEntry, Live};
+use crate::policy::{conditional, hop, label};
+use crate::transfer::{CopyRequest, FillEntry, Live, Source};
 
 /// How long nobody waits for another's fill of a key whose response could not be stored.
 const PASS_MS: u32 = 5_000;
@@ -47,7 +49,7 @@ impl Job {
         step
     }
 
-    async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
+    pub(super) async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
         let mut headers = self.request.headers.clone();
         headers.extend(extra);
         let request = OriginRequest {
@@ -61,18 +63,23 @@ impl Job {
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
-        let stale =
-            self.stale.as_ref().map(|stale| conditional::validators(stale.manifest().head()));
-        let request_ms = clock::unix_ms();
-        let response = match self.ask(stale.unwrap_or_default()).await {
-            Ok(response) => response,
-            Err(error) => return self.origin_failed(entry, error),
+        let word = match self.word().take() {
+            // Younger than all that was known when it was asked for, whatever the lease says.
+            Some(word) => word,
+            None => {
+                let stale = self.stale.as_ref();
+                let stale = stale.map(|stale| conditional::validators(stale.manifest().head()));
+                match self.ask_word(stale.unwrap_or_default()).await {
+                    Ok(word) => Word { position: position(lease, word.position), ..word },
+                    Err(error) => return self.origin_failed(entry, error),
+                }
+            }
         };
-        let times = Times { request_ms, response_ms: clock::unix_ms() };
-        let status = response.status;
+        let status = word.response.status;
         if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
-            return self.not_modified(lease, &response.headers, times).await;
+            return self.not_modified(lease, word).await;
         }
+        let Word { response, times, position } = word;
         let trouble = OriginTrouble::Status(status.as_u16());
         if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
             return Step::Landed;
@@ -80,7 +87,7 @@ impl Job {
         if let Err(reason) = self.storable(&response, times) {
             return self.not_stored(entry, lease, response, &reason.to_string()).await;
         }
-        let head = self.head(lease, &response, times);
+        let head = self.head(position, &response, times);
         let live = match self.inner.store.begin(head).await {
             Ok(partial) => Live::new(partial, lease.map(|lease| lease.id)),
             Err(error) => {
@@ -105,16 +112,18 @@ impl Job {
         storable(request, response, &self.request.site)
     }
 
-    fn head(&self, lease: Option<Lease>, response: &OriginResponse, times: Times) -> ObjectHead {
+    fn head(&self, fence_position: u64, response: &OriginResponse, times: Times) -> ObjectHead {
+        let (site, target) = (self.request.site.name(), &self.request.target);
         ObjectHead {
             key: self.key(),
-            site: self.request.site.name().to_owned(),
+            site: site.to_owned(),
             status: response.status.as_u16(),
-            headers: hop::to_stored(&response.headers),
+            headers: label::without_tags(hop::to_stored(&response.headers)),
             length: response.length,
             chunk_size: chunk_size_for(response.length),
             freshness: freshness(&response.headers, times),
-            fence_position: self.fence_position(lease),
+            fence_position,
+            labels: label::labels(&self.inner.secret, site, target, &response.headers),
         }
     }
 
@@ -176,7 +185,14 @@ impl Job {
     }
 
     async fn finish_fill(&mut self, live: &Arc<Live>, length: u64, lease: Option<Lease>) -> Step {
-        match live.finish(length).await {
+        let finished = {
+            let entrance = self.inner.entrance(live.head(), 0).await;
+            if matches!(entrance, Entrance::Shut) {
+                return self.broken("it is older than the purges that this node remembers");
+            }
+            live.finish(length).await
+        };
+        match finished {
             Ok(stored) => {
                 // New requests find the object in the store from here on.
                 self.flight.land();
@@ -192,7 +208,10 @@ impl Job {
             match self.inner.directory.publish(lease, manifest).await {
                 Ok(true) => return,
                 Ok(false) => {
-                    tracing::info!("a purge came while the object was filled, it is dropped");
+                    tracing::info!("a purge came while the object was filled");
+                    if self.inner.directory.verdict(manifest.head()) == Verdict::Stale {
+                        return;
+                    }
                     if let Err(error) = self.inner.store.remove(&self.key()).await {
                         tracing::warn!(%error, "a purged object could not be removed");
                     }
@@ -203,25 +222,38 @@ impl Job {
         }
     }
 
-    async fn not_modified(
-        &mut self,
-        lease: Option<Lease>,
-        validated: &HeaderMap,
-        times: Times,
-    ) -> Step {
-        self.inner.metrics.not_modified.inc();
+    /// What purges match a validated object by.
+    pub(super) fn labels_after(&self, head: &ObjectHead, validated: &HeaderMap) -> Labels {
+        label::validated(&head.labels, &self.inner.secret, &head.site, validated)
+    }
+
+    /// The stored object still stands: it gets the headers and the freshness of the `304`.
+    pub(super) async fn not_modified(&mut self, lease: Option<Lease>, word: Word) -> Step {
+        let Word { response, times, position } = word;
         let Some(stale) = self.stale.take() else { return Step::Again };
         let manifest = stale.manifest();
-        let Some(headers) = conditional::refreshed(&manifest.head().headers, validated) else {
+        let Some(headers) = conditional::refreshed(&manifest.head().headers, &response.headers)
+        else {
             return self.without_stale("the origin validated another version");
         };
-        let fresh = freshness(&hop::from_stored(&headers), times);
-        let refreshed = manifest.refreshed(headers, fresh, self.fence_position(lease));
-        match self.inner.store.refresh(refreshed).await {
+        let head = manifest.head();
+        let freshness = freshness(&hop::from_stored(&headers), times);
+        let labels = self.labels_after(head, &response.headers);
+        let headers = label::without_tags(headers);
+        let refresh = Refresh { headers, freshness, fence_position: position, labels };
+        let refreshed = {
+            let manifest = manifest.refreshed(refresh);
+            match self.inner.entrance(manifest.head(), 0).await {
+                Entrance::Shut => return self.without_stale("purges came meanwhile"),
+                Entrance::Open(_held) => self.inner.store.refresh(manifest).await,
+            }
+        };
+        match refreshed {
             Ok(stored) => {
                 let tier = stored.tier();
                 self.flight.set(Outcome::Stored(stored.clone(), tier, Lookup::Revalidated));
                 self.flight.land();
+                self.turn = None;
                 self.publish(lease, stored.manifest()).await;
                 Step::Landed
             }
@@ -236,7 +268,7 @@ impl Job {
         Step::Again
     }
 
-    fn origin_failed(&mut self, entry: &FillEntry, error: FetchError) -> Step {
+    pub(super) fn origin_failed(&mut self, entry: &FillEntry, error: FetchError) -> Step {
         if self.serve_stale(entry, OriginTrouble::Unreachable, &error.to_string()) {
             return Step::Landed;
         }
@@ -249,7 +281,7 @@ impl Job {
         Step::Landed
     }
 
-    fn serve_stale(&self, entry: &FillEntry, trouble: OriginTrouble, why: &str) -> bool {
+    pub(super) fn serve_stale(&self, entry: &FillEntry, trouble: OriginTrouble, why: &str) -> bool {
         let Some(stale) = self.stale.clone() else { return false };
         let facts = &stale.manifest().head().freshness;
         if !may_serve_stale_on_error(facts, trouble, clock::unix_ms()) {
@@ -288,14 +320,22 @@ impl Job {
             object: None,
             holder: self.inner.directory.node_id(),
             lease: live.lease(),
-            site: self.request.site.name().to_owned(),
-            authority: self.request.client_authority.clone(),
-            target: self.request.target.clone(),
+            source: Source {
+                site: self.request.site.name().to_owned(),
+                authority: self.request.client_authority.clone(),
+                target: self.request.target.clone(),
+            },
         };
         if copy.lease.is_some() {
             self.inner.wish_for_copies(copy);
         }
     }
+}
+
+/// The position from which fences hold against what the origin answers: it is younger than all that
+/// was known to the lease's giver, and here, before it was asked.
+fn position(lease: Option<Lease>, known: u64) -> u64 {
+    lease.map_or(known, |lease| lease.fence_position.max(known))
 }
 
 struct Writer {

@@ -4,7 +4,7 @@
 //! What was received of an object survives a source that is lost: the next source goes on from
 //! there, if it has the same version; if not, the object fails, and versions are never mixed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shoal_proto::wire::v1::follow_failed::Reason;
@@ -12,9 +12,10 @@ use shoal_proto::{NodeId, ObjectKey};
 use tokio::sync::oneshot;
 
 use super::Inner;
-use super::flight::{Flight, Outcome};
+use super::flight::{Flight, Outcome, Turn};
+use super::tierless::Word;
 use super::types::{FetchError, FetchRequest, Lookup, OriginResponse};
-use crate::directory::{Acquired, Change, Known, Lease};
+use crate::directory::{Acquired, Change, Known, Verdict};
 use crate::metrics::Tier;
 use crate::store::StoredObject;
 use crate::transfer::{CopyRequest, FillEntry, Live};
@@ -47,6 +48,15 @@ pub(super) struct Job {
     pub(super) copy: Option<CopyRequest>,
     pub(super) live: Option<Arc<Live>>,
     pub(super) known: Known,
+    /// No super-node answers: nothing is served without the origin's word.
+    pub(super) tierless: bool,
+    /// The origin's word, where it was asked for before it was clear who fills.
+    /// Locked by nobody: a body that streams cannot be shared, and this makes the job shareable.
+    word: Mutex<Option<Word>>,
+    /// The key's turn, from before the origin is asked until others can see what came of it.
+    pub(super) turn: Option<Turn>,
+    /// Where the index last vouched for what its holders have.
+    pub(super) vouched: u64,
 }
 
 impl Job {
@@ -60,7 +70,15 @@ impl Job {
             copy: None,
             live: None,
             known: Known::default(),
+            tierless: false,
+            word: Mutex::default(),
+            turn: None,
+            vouched: 0,
         }
+    }
+
+    pub(super) fn word(&mut self) -> &mut Option<Word> {
+        self.word.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn key(&self) -> ObjectKey {
@@ -97,11 +115,24 @@ impl Job {
 
     async fn attempt(&mut self, entry: &FillEntry) -> Step {
         if let Some(copy) = self.copy.take() {
+            // A copy serves nobody yet: whoever comes for the object has to look for himself.
+            self.flight.decided();
             return self.take_copy(entry, copy).await;
         }
+        if self.inner.directory.is_tierless().await {
+            return self.attempt_tierless(entry).await;
+        }
+        self.tierless = false;
         let site = self.request.site.name().to_owned();
-        match self.inner.directory.acquire(self.key(), &site, &self.known).await {
-            Ok(Acquired::Have { head, holders }) => {
+        let answer = self.inner.directory.acquire(self.key(), &site, &self.known).await;
+        self.flight.decided();
+        // The word of a super-node that may be cut off itself counts under a session lease alone.
+        let trusted = self.inner.directory.session_holds() || self.live.is_some();
+        match answer {
+            Ok(Acquired::Fill(lease)) => self.fill(entry, Some(lease)).await,
+            Ok(_) if !trusted => self.attempt_tierless(entry).await,
+            Ok(Acquired::Have { head, holders, fence_position }) => {
+                self.vouched = fence_position;
                 entry.ended(Reason::Gone, "this node pulls the object from its holders");
                 self.pull_from(head, holders).await
             }
@@ -109,15 +140,14 @@ impl Job {
                 entry.ended(Reason::Gone, "this node follows another's fill");
                 self.follow(&filler, lease).await
             }
-            Ok(Acquired::Fill(lease)) => self.fill(entry, Some(lease)).await,
             Ok(Acquired::Pass) => {
                 entry.ended(Reason::NotStorable, "responses for this key are not stored");
                 self.flight.set(Outcome::Pass);
                 Step::Landed
             }
             Err(error) => {
-                tracing::debug!(%error, "no super-node answers, this node fills alone");
-                self.fill(entry, None).await
+                tracing::debug!(%error, "no super-node answers");
+                self.attempt_tierless(entry).await
             }
         }
     }
@@ -130,7 +160,7 @@ impl Job {
             self.flight.set(Outcome::Stored(found, tier, Lookup::Hit));
             return true;
         }
-        if !self.inner.directory.fenced(found.manifest().head()) {
+        if self.inner.directory.verdict(found.manifest().head()) != Verdict::Gone {
             self.known.stale = Some(found.manifest().id());
             self.stale = Some(found);
         }
@@ -159,7 +189,9 @@ impl Job {
     pub(super) fn show(&mut self, live: Arc<Live>, tier: Tier) {
         let lookup = if self.stale.is_some() { Lookup::Replaced } else { Lookup::Miss };
         self.live = Some(live.clone());
+        self.flight.grows(&live, tier);
         self.flight.set(Outcome::Live(live, tier, lookup));
+        self.turn = None;
     }
 
     /// Tells the tier that this node holds the object.
@@ -172,10 +204,5 @@ impl Job {
         if !self.known.failed.contains(&holder) {
             self.known.failed.push(holder);
         }
-    }
-
-    pub(super) fn fence_position(&self, lease: Option<Lease>) -> u64 {
-        let known = self.inner.directory.fence_position();
-        lease.map_or(known, |lease| lease.fence_position)
     }
 }

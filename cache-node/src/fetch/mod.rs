@@ -6,16 +6,20 @@
 //! | `flight` | one flight a key and node; who waits for it |
 //! | `job` | a flight's work: which source is next |
 //! | `pull` | sources within the cluster |
+//! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
+//! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //!
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
 mod body;
+mod fencing;
 mod fill;
 mod flight;
 mod job;
 mod pull;
+mod tierless;
 mod types;
 
 use std::sync::Arc;
@@ -30,7 +34,7 @@ pub use types::{
 };
 
 use crate::clock;
-use crate::directory::Directory;
+use crate::directory::{Directory, Verdict};
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
@@ -38,6 +42,7 @@ use crate::policy::site::{Site, Sites};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, Fills, Live, Peers};
+use fencing::Gate;
 use flight::{Flights, Outcome};
 use job::Job;
 
@@ -66,6 +71,8 @@ pub struct FetchParts {
     pub metrics: OriginMetrics,
     /// Copies of a filled object in the cluster, this node's included.
     pub copies: usize,
+    /// The cluster's secret, for labels.
+    pub secret: [u8; 32],
 }
 
 /// The read path. Cheap to clone.
@@ -83,15 +90,17 @@ struct Inner {
     sites: Arc<Sites>,
     metrics: OriginMetrics,
     copies: usize,
+    secret: [u8; 32],
     flights: Arc<Flights>,
     tasks: Tasks,
+    gate: Gate,
 }
 
 impl Fetcher {
     /// A read path whose flights belong to `tasks`.
     pub fn new(parts: FetchParts, tasks: Tasks) -> Self {
-        let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies } = parts;
-        let flights = Arc::default();
+        let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies, secret } =
+            parts;
         let inner = Inner {
             store,
             directory,
@@ -101,8 +110,10 @@ impl Fetcher {
             sites,
             metrics,
             copies,
-            flights,
+            secret,
+            flights: Arc::default(),
             tasks,
+            gate: Gate::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -122,7 +133,8 @@ impl Fetcher {
                     return self.pass_request(&request).await;
                 }
             }
-            let (mut outcome, flight) = self.inner.flights.join(request.key);
+            let trusts = self.inner.directory.session_holds();
+            let (mut outcome, flight) = self.inner.flights.join(request.key, trusts);
             let first = flight.is_some();
             let (pass, passed) = oneshot::channel();
             if let Some(flight) = flight {
@@ -134,6 +146,15 @@ impl Fetcher {
             let landed = landed.map_or(Outcome::Again, |outcome| outcome.clone());
             match landed {
                 Outcome::Pending | Outcome::Again => {}
+                // A purge may have come since that flight began: it is nobody's any more.
+                Outcome::Stored(object, _, lookup)
+                    if !self.inner.stands(object.manifest().head(), lookup) =>
+                {
+                    self.inner.flights.abandon(&request.key, &outcome);
+                }
+                Outcome::Live(live, _, lookup) if !self.inner.stands(live.head(), lookup) => {
+                    self.inner.flights.abandon(&request.key, &outcome);
+                }
                 Outcome::Stored(object, tier, lookup) => {
                     return Ok(from_store(object, tier, collapsed(first, lookup)));
                 }
@@ -190,7 +211,7 @@ impl Fetcher {
         if let Err(error) = self.inner.store.remove(&key).await {
             tracing::warn!(%error, "an invalidated object could not be removed");
         }
-        if let Err(error) = self.inner.directory.purge_key(key).await {
+        if let Err(error) = self.inner.directory.invalidate(key).await {
             tracing::warn!(%error, "an invalidation did not reach the tier");
         }
     }
@@ -200,14 +221,14 @@ impl Fetcher {
         let slots = Arc::new(Semaphore::new(COPIES_MAX));
         while let Some(copy) = wishes.recv().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let (_, Some(flight)) = self.inner.flights.join(copy.key) else { continue };
-            let Some(site) = self.inner.sites.get(&copy.site) else { continue };
+            let (_, Some(flight)) = self.inner.flights.join(copy.key, true) else { continue };
+            let Some(site) = self.inner.sites.get(&copy.source.site) else { continue };
             let request = FetchRequest {
                 site,
                 key: copy.key,
                 method: Method::GET,
-                target: copy.target.clone(),
-                client_authority: copy.authority.clone(),
+                target: copy.source.target.clone(),
+                client_authority: copy.source.authority.clone(),
                 headers: HeaderMap::new(),
                 authorized: false,
             };
@@ -227,7 +248,7 @@ impl Inner {
         let head = object.manifest().head();
         head.freshness.is_fresh(clock::unix_ms())
             && self.directory.session_holds()
-            && !self.directory.fenced(head)
+            && self.directory.verdict(head) == Verdict::Clear
     }
 
     /// Asks the nodes that the key ranks first to take copies.

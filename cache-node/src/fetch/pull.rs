@@ -6,10 +6,12 @@ use futures::StreamExt;
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{ChunkHash, LeaseId, Manifest, NodeId, ObjectHead, ObjectId};
 
+use super::fencing::Entrance;
 use super::flight::Outcome;
 use super::job::{Job, Step};
 use super::types::{FetchError, Lookup};
 use crate::clock;
+use crate::directory::Verdict;
 use crate::membership::Member;
 use crate::metrics::Tier;
 use crate::store::StoreError;
@@ -26,11 +28,27 @@ impl Job {
         let Some((manifest, body)) = self.manifest_from(object, &holders).await else {
             return Step::Again;
         };
+        let manifest = match self.tierless && self.live.is_none() {
+            false => manifest,
+            true => match self.checked(manifest).await {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => {
+                    holders.iter().for_each(|holder| self.next_source_without(holder.id));
+                    return Step::Again;
+                }
+                Err(step) => return step,
+            },
+        };
         if let Some(stale) = self.stale.as_ref().filter(|stale| stale.object_id() == object) {
             let tier = stale.tier();
+            let entrance = self.inner.entrance(manifest.head(), self.vouched).await;
+            if matches!(entrance, Entrance::Shut) {
+                return Step::Again;
+            }
             return match self.inner.store.refresh(manifest).await {
                 Ok(stored) => {
                     self.flight.set(Outcome::Stored(stored, tier, Lookup::Revalidated));
+                    self.turn = None;
                     Step::Landed
                 }
                 Err(_) => Step::Again,
@@ -66,7 +84,7 @@ impl Job {
         let now_ms = clock::unix_ms();
         for holder in holders {
             match self.inner.peers.manifest(holder, self.key(), object).await {
-                Ok((manifest, body)) if manifest.head().freshness.is_fresh(now_ms) => {
+                Ok((manifest, body)) if self.is_of_use(manifest.head(), now_ms) => {
                     return Some((manifest, body));
                 }
                 Ok(_) => {}
@@ -80,6 +98,17 @@ impl Job {
         None
     }
 
+    fn is_of_use(&self, head: &ObjectHead, now_ms: u64) -> bool {
+        let directory = &self.inner.directory;
+        if self.tierless {
+            // The origin will be asked whether it still stands.
+            return !directory.fenced(head);
+        }
+        head.freshness.is_fresh(now_ms)
+            && directory.verdict(head) == Verdict::Clear
+            && directory.admits(head, self.vouched)
+    }
+
     async fn put_small(&self, live: &Live, data: bytes::Bytes) -> Result<(), PullError> {
         if !data.is_empty() && !live.has_chunk(0) {
             let hash = ChunkHash::of(&data);
@@ -89,14 +118,23 @@ impl Job {
     }
 
     async fn finish_pull(&mut self, live: &Arc<Live>, length: u64) -> Step {
-        match live.finish(length).await {
+        let finished = {
+            let entrance = self.inner.entrance(live.head(), self.vouched).await;
+            if matches!(entrance, Entrance::Shut) {
+                return self.broken("it is older than the purges that this node remembers");
+            }
+            live.finish(length).await
+        };
+        match finished {
             Ok(stored) => {
                 if !matches!(self.flight.outcome(), Outcome::Live(..)) {
                     let lookup = if self.stale.is_some() { Lookup::Replaced } else { Lookup::Miss };
                     self.flight.set(Outcome::Stored(stored.clone(), Tier::Peer, lookup));
                 }
                 self.flight.land();
-                self.announce(&stored).await;
+                if !self.inner.expel(stored.manifest().head()).await {
+                    self.announce(&stored).await;
+                }
                 Step::Landed
             }
             Err(error) => self.broken(&error.to_string()),
@@ -182,13 +220,23 @@ impl Job {
                     && head.header("etag") == live.head().header("etag");
                 (!same).then(|| self.broken("the object has another version now"))
             }
-            None => match self.begin(head, None).await {
-                Some(live) => {
-                    self.show(live, Tier::Peer);
-                    None
+            None => {
+                if self.tierless {
+                    if self.inner.directory.fenced(&head) {
+                        return Some(self.pass_on());
+                    }
+                    if let Err(step) = self.check(&head).await {
+                        return Some(step);
+                    }
+                } else if self.inner.directory.verdict(&head) != Verdict::Clear {
+                    // A purge has come since that fill began: another is needed.
+                    self.known.since = self.inner.directory.fence_position();
+                    return Some(Step::Again);
                 }
-                None => Some(Step::Landed),
-            },
+                let Some(live) = self.begin(head, None).await else { return Some(Step::Landed) };
+                self.show(live, Tier::Peer);
+                None
+            }
         }
     }
 

@@ -4,15 +4,29 @@
 //! |---|---|
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
+//! | `purges` | the control call that purges |
+//! | `verify` | the control call that compares the super-nodes' indexes |
+//! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
+//! | `auto` | the super-node inside a node whose role the tier chooses |
+//! | `capability` | what such a node tells of itself |
+//! | `selection` | how voters are chosen, for the status |
 //! | `mode` | shows in which mode the member is |
 //!
 //! A stop goes from the outside in: unready, clients' connections finished, peers' streams ended,
 //! the session closed, the store flushed; the admin listener last.
 
+mod auto;
 mod cache;
+mod capability;
+mod holdings;
+mod members;
 mod mode;
+mod purges;
+pub mod recovery;
+mod selection;
 mod tier;
+mod verify;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -21,12 +35,13 @@ use std::sync::Arc;
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
-use crate::admin::{AdminServer, AdminState, Readiness, StatusDocument};
+use crate::admin::{AdminServer, AdminState, Control, Readiness, StatusDocument};
 use crate::config::Config;
 use crate::identity::{Claim, Identity, IdentityError};
-use crate::membership::Role;
-use crate::metrics::Metrics;
+use crate::membership::ConfiguredRole;
+use crate::metrics::{AdminMetrics, Metrics, RefusalMetrics};
 use crate::origin::OriginSetupError;
+use crate::rpc::Refusals;
 use crate::store::StoreError;
 use crate::supernode::SuperError;
 
@@ -82,6 +97,8 @@ struct Running {
     metrics: Metrics,
     /// Set once the role has started.
     status: watch::Sender<Arc<dyn Fn() -> StatusDocument + Send + Sync>>,
+    /// Set once the role can answer control calls.
+    control: watch::Sender<Option<Arc<Control>>>,
 }
 
 /// Listeners, bound before anything on disk is touched.
@@ -110,6 +127,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         Arc::new(move || base.clone())
     };
     let (status, current) = watch::channel(first);
+    let (control, calls) = watch::channel(None);
     let state = AdminState {
         metrics: metrics.clone(),
         ready: told,
@@ -117,6 +135,9 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
             let of_role = current.borrow().clone();
             of_role()
         }),
+        control: calls,
+        tokens: config.admin.tokens.clone(),
+        calls: AdminMetrics::new(&metrics)?,
     };
     let address = config.admin.listen;
     let admin = AdminServer::start(listeners.admin, state).map_err(|source| NodeError::Listen {
@@ -124,10 +145,10 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         address,
         source,
     })?;
-    let running = Running { ready, metrics, status };
+    let running = Running { ready, metrics, status, control };
     tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
     let ended = match (config.node.role, listeners.edge) {
-        (Role::Node, Some(edge)) => {
+        (ConfiguredRole::Node | ConfiguredRole::Auto, Some(edge)) => {
             let parts = cache::Listeners { edge, cluster: listeners.cluster };
             cache::run((config, me, base), parts, &running, stop).await
         }
@@ -158,10 +179,7 @@ fn bind(config: &Config) -> Result<Listeners, NodeError> {
 }
 
 fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
-    let role = match config.node.role {
-        Role::Node => v1::Role::Node,
-        Role::Super => v1::Role::Super,
-    };
+    let role = v1::Role::from(config.node.role.first());
     let edge = config.cache.as_ref().map(|cache| config.address(cache.edge.listen));
     v1::NodeInfo {
         node_id: identity.node_id.0,
@@ -172,6 +190,7 @@ fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
         admin_address: config.address(config.admin.listen),
         zone: config.node.zone.clone(),
         version: VERSION.to_owned(),
+        auto: config.node.role == ConfiguredRole::Auto,
     }
 }
 
@@ -180,13 +199,18 @@ fn describe(config: &Config, me: &v1::NodeInfo) -> StatusDocument {
         cluster_id: config.cluster.id.to_string(),
         name: me.name.clone(),
         node_id: shoal_proto::NodeId(me.node_id).to_string(),
-        role: config.node.role.name().to_owned(),
+        role: config.node.role.first().name().to_owned(),
         version: VERSION.to_owned(),
         ..StatusDocument::default()
     }
 }
 
 impl Running {
+    /// What the cluster listener refuses: counted, and in the log.
+    fn refusals(&self) -> Result<Refusals, NodeError> {
+        Ok(Refusals::new(RefusalMetrics::new(&self.metrics)?))
+    }
+
     fn set_ready(&self, ready: bool, reason: &str) {
         self.ready.send_if_modified(|now| {
             let changed = now.ready != ready || now.reason != reason;
@@ -195,6 +219,11 @@ impl Running {
             }
             changed
         });
+    }
+
+    /// From here on the member answers these control calls.
+    fn set_control(&self, control: Control) {
+        self.control.send_replace(Some(Arc::new(control)));
     }
 
     fn set_status(&self, status: impl Fn() -> StatusDocument + Send + Sync + 'static) {

@@ -65,6 +65,11 @@ pub fn continues(
     }
 }
 
+/// Whether a whole response is, byte for byte, the object's version (RFC 9110 section 8.8.1).
+pub fn same_version(head: &ObjectHead, answer: (StatusCode, &HeaderMap, Option<u64>)) -> bool {
+    strong_tag(head).is_some() && continues(head, 0, answer) == Continues::FromStart
+}
+
 fn strong_tag(head: &ObjectHead) -> Option<HeaderValue> {
     let tag = head.header("etag").filter(|tag| tag.starts_with(b"\""))?;
     HeaderValue::from_maybe_shared(tag.clone()).ok()
@@ -73,7 +78,7 @@ fn strong_tag(head: &ObjectHead) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use shoal_proto::{Freshness, Header, ObjectKey};
+    use shoal_proto::{Freshness, Header, Labels, ObjectKey};
 
     use super::*;
 
@@ -90,6 +95,7 @@ mod tests {
             chunk_size: 256 * 1024,
             freshness: Freshness::default(),
             fence_position: 0,
+            labels: Labels::default(),
         }
     }
 

@@ -4,12 +4,13 @@
 use std::sync::{Arc, PoisonError};
 
 use futures::FutureExt;
+use shoal_proto::limits::HOLDERS_ANSWERED_MAX;
 use shoal_proto::wire::v1::peer_client::PeerClient;
 use shoal_proto::wire::v1::{self, acquire_reply};
-use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError, wire};
+use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, ObjectRef, RpcError, wire};
 
 use super::holders::{self, LiveHolder};
-use super::index::Holding;
+use super::index::{Holders, Holding};
 use super::tier::{Probe, Tier, bug, ms};
 use crate::clock;
 use crate::home::{Answer, Ask, Filler, Grant, Lease};
@@ -32,12 +33,14 @@ struct Found {
 /// Answers a node that wants a key.
 ///
 /// # Errors
+/// `Retry` when this super-node may not know all that was committed: what it has could be purged;
 /// `Bug` when the index cannot be read.
 pub(super) async fn acquire(
     tier: &Arc<Tier>,
     ask: Ask,
     asker: &Member,
 ) -> Result<v1::AcquireReply, RpcError> {
+    tier.until_in_touch().await?;
     let wanted = ask.clone();
     let found = tier.read(move |tier| look(tier, &wanted, clock::unix_ms())).await?;
     let mut answer = decide(tier, &ask, &found, None)?;
@@ -78,13 +81,27 @@ pub(super) fn live_holders(
     of_use: impl Fn(&NodeId) -> bool,
 ) -> Result<Vec<LiveHolder>, RpcError> {
     let mut holders = known_holders(tier, object, of_use)?;
-    holders.retain(|holder| {
-        tier.index.record(holder.member.id).is_some_and(|record| {
-            let broken = tier.sessions.ledger(|ledger| ledger.has_ended(record.session_id));
-            record.member.up && !broken
-        })
-    });
+    holders.retain(|holder| is_live(tier, holder.member.id));
     Ok(holders)
+}
+
+fn is_live(tier: &Tier, node: NodeId) -> bool {
+    let session = tier.index.session_of(node);
+    session.is_some_and(|id| !tier.sessions.ledger(|ledger| ledger.has_ended(id)))
+}
+
+/// Live holders of many objects, by their ids.
+pub(super) fn locate(tier: &Tier, objects: &[ObjectRef]) -> Result<Vec<v1::Located>, RpcError> {
+    let live = |nodes: Vec<NodeId>| {
+        let live = nodes.into_iter().filter(|node| is_live(tier, *node));
+        live.take(HOLDERS_ANSWERED_MAX).map(|node| node.0).collect()
+    };
+    let all = tier.index.locate(objects).map_err(bug)?.into_iter();
+    let located = |found: Holders| v1::Located {
+        complete: live(found.complete),
+        partial: live(found.partial),
+    };
+    Ok(all.map(located).collect())
 }
 
 /// Holders of an object, whether or not they are up.

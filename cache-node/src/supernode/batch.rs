@@ -12,7 +12,7 @@ use std::time::Duration;
 use prost::Message;
 use shoal_proto::wire::v1::{self, command::Command};
 use shoal_proto::{ErrorKind, RpcError};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::raft::Proposed;
 use crate::tasks::Tasks;
@@ -22,9 +22,11 @@ const QUEUE_MAX: usize = 4_096;
 /// How long commands gather, in milliseconds.
 const GATHER_MS: u64 = 3;
 /// A batch is closed at this size, in bytes.
-const BATCH_BYTES: usize = 64 * 1024;
+const BATCH_BYTES: usize = 512 * 1024;
 /// Most commands in a batch.
-const BATCH_COMMANDS_MAX: usize = 1_024;
+const BATCH_COMMANDS_MAX: usize = 4_096;
+/// Most bytes of commands that wait or are on their way, in KiB.
+const QUEUE_KIB_MAX: u32 = 64 * 1024;
 /// Batches on their way at once.
 const IN_FLIGHT_MAX: usize = 8;
 
@@ -39,6 +41,8 @@ pub(super) struct Outcome {
 
 struct Item {
     command: v1::Command,
+    bytes: usize,
+    room: OwnedSemaphorePermit,
     done: oneshot::Sender<Result<Outcome, RpcError>>,
 }
 
@@ -46,6 +50,7 @@ struct Item {
 #[derive(Clone, Debug)]
 pub(super) struct Batcher {
     queue: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
 }
 
 impl Batcher {
@@ -57,7 +62,7 @@ impl Batcher {
     {
         let (queue, items) = mpsc::channel(QUEUE_MAX);
         tasks.spawn_until_stopped("tier-batches", run(tasks.clone(), items, propose));
-        Self { queue }
+        Self { queue, room: Arc::new(Semaphore::new(QUEUE_KIB_MAX as usize)) }
     }
 
     /// Has the tier agree on a command.
@@ -67,7 +72,11 @@ impl Batcher {
     pub(super) async fn submit(&self, command: Command) -> Result<Outcome, RpcError> {
         let closed = || RpcError::new(ErrorKind::Closed, "this super-node is shutting down");
         let (done, outcome) = oneshot::channel();
-        let item = Item { command: v1::Command { command: Some(command) }, done };
+        let command = v1::Command { command: Some(command) };
+        let bytes = command.encoded_len();
+        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX).min(QUEUE_KIB_MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(kib).await;
+        let item = Item { command, bytes, room: room.map_err(|_| closed())?, done };
         self.queue.send(item).await.map_err(|_| closed())?;
         outcome.await.map_err(|_| closed())?
     }
@@ -91,12 +100,12 @@ where
 }
 
 async fn gather(first: Item, items: &mut mpsc::Receiver<Item>) -> Vec<Item> {
-    let mut bytes = first.command.encoded_len();
+    let mut bytes = first.bytes;
     let mut batch = vec![first];
     let gathering = async {
         while bytes < BATCH_BYTES && batch.len() < BATCH_COMMANDS_MAX {
             let Some(item) = items.recv().await else { return };
-            bytes += item.command.encoded_len();
+            bytes += item.bytes;
             batch.push(item);
         }
     };
@@ -110,8 +119,9 @@ where
     F: Fn(v1::CommandBatch) -> Fut,
     Fut: Future<Output = Result<Proposed, RpcError>>,
 {
+    // The room that the commands take is theirs until they are agreed on.
     let (commands, waiters): (Vec<_>, Vec<_>) =
-        batch.into_iter().map(|item| (item.command, item.done)).unzip();
+        batch.into_iter().map(|item| (item.command, (item.done, item.room))).unzip();
     let proposed = propose(v1::CommandBatch { commands }).await;
     let mut outcomes: Box<dyn Iterator<Item = Result<Outcome, RpcError>> + Send> = match proposed {
         Ok(Proposed { position, replies }) => {
@@ -119,7 +129,7 @@ where
         }
         Err(error) => Box::new(std::iter::repeat_with(move || Err(error.clone()))),
     };
-    for waiter in waiters {
+    for (waiter, _room) in waiters {
         let missing = || Err(RpcError::new(ErrorKind::Bug, "a command without a reply"));
         // A waiter that gave up hears nothing, by its own choice.
         let _ = waiter.send(outcomes.next().unwrap_or_else(missing));
@@ -158,12 +168,12 @@ mod tests {
             let position = position.fetch_add(1, Ordering::Relaxed) + 1;
             async move { Ok(Proposed { position, replies: refuse_odd(&batch.commands) }) }
         });
-        let outcomes = join_all((0..3_000).map(|n| batcher.submit(down(n)))).await;
+        let outcomes = join_all((0..12_000).map(|n| batcher.submit(down(n)))).await;
         for (n, outcome) in outcomes.into_iter().enumerate() {
             assert_eq!(outcome.unwrap().reply.refused, n % 2 == 1);
         }
         let sizes = sizes.lock().unwrap().clone();
-        assert_eq!(sizes.iter().sum::<usize>(), 3_000);
+        assert_eq!(sizes.iter().sum::<usize>(), 12_000);
         assert!(sizes.iter().all(|size| *size <= BATCH_COMMANDS_MAX), "{sizes:?}");
         assert!(sizes.len() < 100, "{sizes:?}");
     }
@@ -179,12 +189,12 @@ mod tests {
             async move { Ok(Proposed { position: 1, replies }) }
         });
         let large = |n: u8| {
-            let site = String::from_utf8(vec![b'a' + n; 20 * 1024]).unwrap();
+            let site = String::from_utf8(vec![b'a' + n; 160 * 1024]).unwrap();
             Command::PutHead(v1::IndexHead { site, ..Default::default() })
         };
         join_all((0..16).map(|n| batcher.submit(large(n)))).await;
         let sizes = sizes.lock().unwrap().clone();
-        assert!(sizes.iter().all(|bytes| *bytes < BATCH_BYTES + 21 * 1024), "{sizes:?}");
+        assert!(sizes.iter().all(|bytes| *bytes < BATCH_BYTES + 161 * 1024), "{sizes:?}");
     }
 
     #[tokio::test]

@@ -1,41 +1,32 @@
 //! PURE. Requests to the index service, checked against the limits: what passes here is not checked
 //! again.
 
+use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{
-    ANNOUNCE_CHANGES_MAX, CHUNKS_MAX, FILL_LEASE_MS, MEMBERS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX,
-    RENEW_LEASES_MAX,
+    ANNOUNCE_BYTES_MAX, ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LOCATE_OBJECTS_MAX,
+    MEMBERS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
 };
-use shoal_proto::wire::v1::{self, fence_matcher::Matcher, holder_change::Change};
-use shoal_proto::wire::{WireError, check_node_info, id_from};
+use shoal_proto::wire::v1;
+use shoal_proto::wire::{WireError, check_node_info, id_from, labels_from};
 use shoal_proto::{
-    ClusterId, ErrorKind, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, RpcError,
+    ClusterId, ErrorKind, LeaseId, ManifestId, ObjectId, ObjectKey, ObjectRef, RpcError,
 };
 
+use crate::fences::Fenced;
 use crate::home::Ask;
+pub(super) use crate::home::lease;
 
 /// A command of holder changes is cut at this size, in bytes.
-const HOLDERS_COMMAND_BYTES: usize = 48 * 1024;
+const HOLDERS_COMMAND_BYTES: usize = 256 * 1024;
+
+const _: () = assert!(ANNOUNCE_CHANGES_MAX * OBJECT_REF_BYTES <= HOLDERS_COMMAND_BYTES);
 
 pub(super) fn key(field: &[u8]) -> Result<ObjectKey, WireError> {
     id_from("key", field)
 }
 
 pub(super) fn ask(request: v1::AcquireRequest) -> Result<Ask, WireError> {
-    let stale = (!request.stale_manifest_id.is_empty())
-        .then(|| id_from::<ManifestId>("stale_manifest_id", &request.stale_manifest_id));
-    let suspect = (request.suspect_lease_id != 0)
-        .then_some((NodeId(request.suspect_node_id), LeaseId(request.suspect_lease_id)));
-    let failed = request.failed_holders;
-    if failed.len() > MEMBERS_MAX {
-        return Err(WireError::field("failed_holders", failed.len(), "at most 4,096"));
-    }
-    Ok(Ask {
-        key: key(&request.key)?,
-        node: NodeId(request.node_id),
-        stale: stale.transpose()?,
-        suspect,
-        failed: failed.into_iter().map(NodeId).collect(),
-    })
+    Ask::try_from(request)
 }
 
 pub(super) fn cluster(ours: &ClusterId, theirs: &str) -> Result<(), RpcError> {
@@ -56,22 +47,21 @@ pub(super) fn member(info: Option<v1::NodeInfo>) -> Result<v1::NodeInfo, WireErr
     Ok(info)
 }
 
+/// What another super-node tells of its standbys.
+pub(super) fn standbys(reply: v1::StandbysReply) -> Result<Vec<v1::StandbyReport>, WireError> {
+    let count = reply.standbys.len();
+    if count > MEMBERS_MAX {
+        return Err(WireError::field("standbys", count, "at most 4,096"));
+    }
+    Ok(reply.standbys)
+}
+
 pub(super) fn leases(request: &v1::RenewRequest) -> Result<Vec<(ObjectKey, LeaseId)>, WireError> {
     let count = request.leases.len();
     if count > RENEW_LEASES_MAX {
         return Err(WireError::field("leases", count, "at most 4,096"));
     }
     request.leases.iter().map(|lease| Ok((key(&lease.key)?, LeaseId(lease.lease_id)))).collect()
-}
-
-pub(super) fn lease(id: u64, lease_ms: u32) -> Result<LeaseId, WireError> {
-    if id == 0 {
-        return Err(WireError::field("lease_id", 0, "a number above 0"));
-    }
-    if lease_ms > FILL_LEASE_MS {
-        return Err(WireError::field("lease_ms", lease_ms, format!("at most {FILL_LEASE_MS}")));
-    }
-    Ok(LeaseId(id))
 }
 
 /// A new head, published by `publisher`.
@@ -89,93 +79,124 @@ pub(super) fn head(
     if head.chunk_count > CHUNKS_MAX || head.length > OBJECT_BYTES_MAX {
         return Err(WireError::field("length", head.length, "at most 65,536 chunks"));
     }
+    labels_from(head.labels.as_ref())?;
     if head.publisher_node_id != publisher {
         return Err(WireError::field("publisher_node_id", head.publisher_node_id, "the caller"));
     }
     Ok((key, head))
 }
 
-/// Holder changes, cut into commands of a size that still batches well.
+/// Holder changes, as commands of a size that still batches well.
 pub(super) fn holders(request: v1::AnnounceRequest) -> Result<Vec<v1::NodeHolders>, WireError> {
-    let v1::AnnounceRequest { node_id, changes } = request;
-    if changes.len() > ANNOUNCE_CHANGES_MAX {
-        return Err(WireError::field("changes", changes.len(), "at most 1,024"));
+    let v1::AnnounceRequest { node_id, complete, gone, partial } = request;
+    let changes = refs("complete", &complete)? + refs("gone", &gone)? + partial.len();
+    if changes > ANNOUNCE_CHANGES_MAX {
+        return Err(WireError::field("changes", changes, "at most 16,384"));
     }
-    let mut commands: Vec<v1::NodeHolders> = Vec::new();
+    let bitmaps: usize = partial.iter().map(|partial| partial.chunks.len()).sum();
+    if bitmaps + changes * OBJECT_REF_BYTES > ANNOUNCE_BYTES_MAX {
+        return Err(WireError::field("partial", bitmaps, "at most 1 MiB with all references"));
+    }
+    let mut commands = Vec::new();
+    if !(complete.is_empty() && gone.is_empty()) {
+        commands.push(v1::NodeHolders { node_id, complete, gone, partial: Vec::new() });
+    }
     let mut bytes = HOLDERS_COMMAND_BYTES;
-    for change in changes {
-        let size = change_bytes(&change)?;
+    for partial in partial {
+        let size = partial_bytes(&partial)?;
         if bytes + size > HOLDERS_COMMAND_BYTES {
-            commands.push(v1::NodeHolders { node_id, changes: Vec::new() });
+            commands.push(v1::NodeHolders { node_id, ..Default::default() });
             bytes = 0;
         }
         bytes += size;
         if let Some(command) = commands.last_mut() {
-            command.changes.push(change);
+            command.partial.push(partial);
         }
     }
     Ok(commands)
 }
 
-fn change_bytes(change: &v1::HolderChange) -> Result<usize, WireError> {
-    key(&change.key)?;
-    id_from::<ObjectId>("object_id", &change.object_id)?;
-    let bitmap = match &change.change {
-        Some(Change::Complete(true) | Change::Gone(true)) => 0,
-        Some(Change::Chunks(bitmap)) => bitmap.len(),
-        _ => return Err(WireError::field("change", "missing", "complete, chunks or gone")),
-    };
-    let bitmap_max = CHUNKS_MAX as usize / 8;
-    if bitmap > bitmap_max || matches!(&change.change, Some(Change::Chunks(_)) if bitmap == 0) {
-        return Err(WireError::field("chunks", bitmap, format!("1 to {bitmap_max} bytes")));
-    }
-    Ok(bitmap + 80)
+fn refs(field: &'static str, packed: &[u8]) -> Result<usize, WireError> {
+    let expected = || WireError::field(field, packed.len(), "references of 12 bytes each");
+    ObjectRef::list(packed).map(|refs| refs.len()).ok_or_else(expected)
 }
 
-pub(super) fn matcher(request: v1::PurgeRequest) -> Result<v1::FenceMatcher, WireError> {
-    let wanted = || WireError::field("matcher", "missing", "a key or a site");
-    let matcher = request.matcher.ok_or_else(wanted)?;
-    match matcher.matcher.as_ref().ok_or_else(wanted)? {
-        Matcher::Key(bytes) => key(bytes).map(|_| ())?,
-        Matcher::Site(site) if (1..=NAME_BYTES_MAX).contains(&site.len()) => {}
-        Matcher::Site(site) => {
-            return Err(WireError::field("site", format!("{site:?}"), "1 to 128 bytes"));
-        }
+fn partial_bytes(partial: &v1::PartialHolding) -> Result<usize, WireError> {
+    let v1::PartialHolding { object_ref, chunks } = partial;
+    if ObjectRef::read(object_ref).is_none() {
+        return Err(WireError::field("object_ref", object_ref.len(), "12 bytes"));
     }
-    Ok(matcher)
+    if !(1..=BITMAP_BYTES_MAX).contains(&chunks.len()) {
+        let expected = format!("1 to {BITMAP_BYTES_MAX} bytes");
+        return Err(WireError::field("chunks", chunks.len(), expected));
+    }
+    Ok(chunks.len() + OBJECT_REF_BYTES + 8)
+}
+
+/// The objects to be located.
+pub(super) fn objects(packed: &[u8]) -> Result<Vec<ObjectRef>, WireError> {
+    match refs("object_refs", packed)? {
+        count if count > LOCATE_OBJECTS_MAX => {
+            Err(WireError::field("object_refs", count, "at most 1,024 objects"))
+        }
+        _ => Ok(ObjectRef::list(packed).into_iter().flatten().collect()),
+    }
+}
+
+pub(super) fn fenced(request: &v1::PurgeRequest) -> Result<Fenced, WireError> {
+    let missing = || WireError::field("matcher", "missing", "a key, site, prefix or tag");
+    Fenced::try_from(request.matcher.as_ref().ok_or_else(missing)?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn change(change: Change) -> v1::HolderChange {
-        let id = bytes::Bytes::from_static(&[1; 32]);
-        v1::HolderChange { object_id: id.clone(), key: id, change: Some(change) }
+    fn partial(bytes: usize) -> v1::PartialHolding {
+        v1::PartialHolding { object_ref: vec![1; 12].into(), chunks: vec![1; bytes].into() }
+    }
+
+    fn announcement() -> v1::AnnounceRequest {
+        v1::AnnounceRequest { node_id: 3, ..Default::default() }
     }
 
     #[test]
     fn announcements_are_cut_by_size() {
-        let small = vec![change(Change::Complete(true)); 600];
-        let one = holders(v1::AnnounceRequest { node_id: 3, changes: small }).unwrap();
-        assert_eq!(one.len(), 1);
-        let large = vec![change(Change::Chunks(vec![1; 8_192].into())); 12];
-        let cut = holders(v1::AnnounceRequest { node_id: 3, changes: large }).unwrap();
-        assert_eq!(cut.iter().map(|command| command.changes.len()).collect::<Vec<_>>(), [5, 5, 2]);
+        let packed = vec![1; 12 * ANNOUNCE_CHANGES_MAX];
+        let one = v1::AnnounceRequest { complete: packed.into(), ..announcement() };
+        assert_eq!(holders(one).unwrap().len(), 1);
+        let large =
+            v1::AnnounceRequest { partial: vec![partial(BITMAP_BYTES_MAX); 70], ..announcement() };
+        let cut = holders(large).unwrap();
+        assert_eq!(cut.iter().map(|c| c.partial.len()).collect::<Vec<_>>(), [31, 31, 8]);
         assert!(cut.iter().all(|command| command.node_id == 3));
         assert!(holders(v1::AnnounceRequest::default()).unwrap().is_empty());
     }
 
     #[test]
+    fn announcements_that_break_a_limit_are_named() {
+        let refused = |request| holders(request).unwrap_err().field;
+        let packed = |count: usize| bytes::Bytes::from(vec![1; 12 * count]);
+        let many =
+            v1::AnnounceRequest { complete: packed(8_192), gone: packed(8_193), ..announcement() };
+        assert_eq!(refused(many), "changes");
+        let torn = v1::AnnounceRequest { gone: vec![1; 13].into(), ..announcement() };
+        assert_eq!(refused(torn), "gone");
+        let some = |partial| v1::AnnounceRequest { partial, ..announcement() };
+        assert_eq!(refused(some(vec![partial(8_193)])), "chunks");
+        assert_eq!(refused(some(vec![partial(0)])), "chunks");
+        assert_eq!(refused(some(vec![partial(8_192); 128])), "partial");
+        let nameless = v1::PartialHolding { object_ref: vec![1; 32].into(), ..partial(1) };
+        assert_eq!(refused(some(vec![nameless])), "object_ref");
+        assert_eq!(objects(&[1; 12 * 3]).unwrap().len(), 3);
+        assert_eq!(objects(&packed(1_025)).unwrap_err().field, "object_refs");
+    }
+
+    #[test]
     fn what_breaks_a_limit_is_named() {
-        let refused = |changes| holders(v1::AnnounceRequest { node_id: 3, changes }).unwrap_err();
-        assert_eq!(refused(vec![change(Change::Gone(true)); 1_025]).field, "changes");
-        assert_eq!(refused(vec![change(Change::Complete(false))]).field, "change");
-        assert_eq!(refused(vec![change(Change::Chunks(vec![1; 8_193].into()))]).field, "chunks");
         let short = v1::AcquireRequest { key: vec![1; 31].into(), ..Default::default() };
         assert_eq!(ask(short).unwrap_err().field, "key");
-        let nothing = v1::PurgeRequest { matcher: Some(v1::FenceMatcher { matcher: None }) };
-        assert_eq!(matcher(nothing).unwrap_err().field, "matcher");
+        assert_eq!(fenced(&v1::PurgeRequest::default()).unwrap_err().field, "matcher");
         let nowhere = v1::NodeInfo {
             node_id: 1,
             name: "a".into(),

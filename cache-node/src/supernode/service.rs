@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use shoal_proto::limits::{HOLDERS_ANSWERED_MAX, WRITE_DEADLINE_MS};
+use shoal_proto::limits::{HOLDERS_ANSWERED_MAX, RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1::command::Command;
 use shoal_proto::wire::{id_from, v1};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError};
@@ -11,8 +11,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::tier::{Tier, ms};
-use super::{acquire, checks, purge, session};
+use super::tier::{Tier, bug, ms};
+use super::{acquire, checks, purge, session, standbys, verify};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
 
@@ -29,17 +29,39 @@ impl IndexService {
         Self { tier }
     }
 
-    /// Learns the address of a super-node that introduces itself, unless its id is another's.
-    fn learn(&self, request: &Request<v1::WhoisRequest>) -> Result<(), RpcError> {
-        let Some(info) = request.get_ref().node.clone() else { return Ok(()) };
+    /// Learns the address of a super-node that introduces itself, unless its id is another's or its
+    /// data is of a tier that is no more; whether it was removed from the tier.
+    async fn learn(&self, request: &v1::WhoisRequest) -> Result<bool, RpcError> {
+        let Some(info) = request.node.clone() else { return Ok(false) };
         let info = checks::member(Some(info))?;
-        rpc::check_caller(self.tier.channels.security(), request, &info.name)?;
+        if info.role() != v1::Role::Super || info.node_id == self.tier.info.node_id {
+            return Ok(false);
+        }
+        checks::cluster(&self.tier.cluster_id, &request.cluster_id)?;
+        let raft = &self.tier.raft;
+        if request.generation < raft.generation() {
+            // The answer tells it.
+            return Ok(false);
+        }
+        raft.meet(request.generation).await?;
         let known = self.tier.index.member(NodeId(info.node_id));
         let another = known.is_some_and(|m| m.name != info.name || m.role != Role::Super);
-        if info.role() == v1::Role::Super && !another && info.node_id != self.tier.info.node_id {
-            self.tier.raft.learn_address(&info);
+        let removed = self.tier.index.is_retired(NodeId(info.node_id));
+        if !another && !removed {
+            raft.learn_address(&info);
         }
-        Ok(())
+        Ok(removed)
+    }
+}
+
+impl IndexService {
+    /// Whether another version of the key is fresh for longer: what was filled without a lease,
+    /// and so without knowing of it, does not replace it.
+    async fn is_outdated(&self, key: ObjectKey, new: &v1::IndexHead) -> Result<bool, RpcError> {
+        let known = self.tier.read(move |tier| tier.index.head(&key).map_err(bug)).await?;
+        Ok(known.is_some_and(|known| {
+            known.object_id != new.object_id && known.fresh_until_ms > new.fresh_until_ms
+        }))
     }
 }
 
@@ -48,14 +70,21 @@ impl v1::index_server::Index for IndexService {
     type SessionStream = ReceiverStream<Result<v1::SessionDown, Status>>;
 
     async fn whois(&self, request: Request<v1::WhoisRequest>) -> Answer<v1::WhoisReply> {
-        self.learn(&request)?;
+        if let Some(info) = &request.get_ref().node {
+            rpc::check_caller(self.tier.channels.security(), &request, &info.name)?;
+        }
+        let removed = self.learn(request.get_ref()).await?;
         let view: ClusterView = self.tier.build_view();
+        let state = self.tier.raft.state();
         let supers = view.members.iter().filter(|member| member.role == Role::Super);
         Ok(Response::new(v1::WhoisReply {
             cluster_id: self.tier.cluster_id.to_string(),
             node: Some(self.tier.info.clone()),
             leader_node_id: view.leader.map_or(0, |id| id.0),
             super_nodes: supers.map(v1::NodeInfo::from).collect(),
+            generation: self.tier.raft.generation(),
+            removed,
+            tier_node_ids: state.voters.union(&state.learners).map(|id| id.0).collect(),
         }))
     }
 
@@ -73,6 +102,9 @@ impl v1::index_server::Index for IndexService {
 
     async fn acquire(&self, request: Request<v1::AcquireRequest>) -> Answer<v1::AcquireReply> {
         let asker = self.tier.caller(&request, request.get_ref().node_id).await?;
+        // The answer is to reflect every fence that the asker knows.
+        let known = request.get_ref().fence_position;
+        self.tier.raft.wait_applied(known, ms(RPC_DEADLINE_MS / 2)).await?;
         let ask = checks::ask(request.into_inner())?;
         Ok(Response::new(acquire::acquire(&self.tier, ask, &asker).await?))
     }
@@ -82,10 +114,11 @@ impl v1::index_server::Index for IndexService {
         let request = request.into_inner();
         let key = checks::key(&request.key)?;
         let id = checks::lease(request.lease_id, request.lease_ms)?;
+        let began = Some(request.fence_position).filter(|position| *position > 0);
         let now_ms = self.tier.now_ms();
         self.tier.home(|home| match request.ended {
             true => home.end(&key, id, node),
-            false => home.shadow(now_ms, key, id, node),
+            false => home.shadow(now_ms, key, (id, began), node),
         });
         Ok(Response::new(v1::ShadowReply {}))
     }
@@ -108,6 +141,10 @@ impl v1::index_server::Index for IndexService {
         let (key, head) = checks::head(request.head, request.node_id)?;
         let lease = (key, LeaseId(request.lease_id));
         let tier = &self.tier;
+        if request.lease_id == 0 && self.is_outdated(key, &head).await? {
+            let position = tier.raft.state().applied;
+            return Ok(Response::new(v1::PublishReply { position, current: false }));
+        }
         let begun_ms = tier.now_ms();
         tier.home(|home| home.publish_begun(begun_ms, lease, node, WRITE_DEADLINE_MS));
         let published = async {
@@ -146,25 +183,49 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Answer<v1::LocateReply> {
-        let object = id_from::<ObjectId>("object_id", &request.get_ref().object_id)?;
+        self.tier.agrees()?;
+        let request = request.into_inner();
+        if !request.object_refs.is_empty() {
+            let objects = checks::objects(&request.object_refs)?;
+            let located = self.tier.read(move |tier| acquire::locate(tier, &objects)).await?;
+            return Ok(Response::new(v1::LocateReply { holders: Vec::new(), located }));
+        }
+        let object = id_from::<ObjectId>("object_id", &request.object_id)?;
         let live = self.tier.read(move |tier| acquire::live_holders(tier, &object, |_| true));
         let mut holders = live.await?;
         holders.truncate(HOLDERS_ANSWERED_MAX);
         let holders = holders.into_iter().map(v1::Holder::from).collect();
-        Ok(Response::new(v1::LocateReply { holders }))
+        Ok(Response::new(v1::LocateReply { holders, located: Vec::new() }))
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Answer<v1::JoinReply> {
         checks::cluster(&self.tier.cluster_id, &request.get_ref().cluster_id)?;
         let info = checks::member(request.get_ref().node.clone())?;
         rpc::check_caller(self.tier.channels.security(), &request, &info.name)?;
-        let position = self.tier.raft.join(info, ms(WRITE_DEADLINE_MS)).await?;
+        self.tier.raft.expect_generation(request.get_ref().generation)?;
+        let absence = ms(self.tier.timing.lease_ms());
+        let position = self.tier.raft.join(info, absence, ms(WRITE_DEADLINE_MS)).await?;
         Ok(Response::new(v1::JoinReply { position }))
     }
 
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeReply> {
-        let matcher = checks::matcher(request.into_inner())?;
-        Ok(Response::new(purge::purge(&self.tier, matcher).await?))
+        let caller = self.tier.caller(&request, request.get_ref().node_id).await?;
+        let fenced = checks::fenced(request.get_ref())?;
+        Ok(Response::new(purge::purge(&self.tier, &caller, &fenced).await?))
+    }
+
+    async fn standbys(&self, request: Request<v1::StandbysRequest>) -> Answer<v1::StandbysReply> {
+        let asker = self.tier.caller(&request, request.get_ref().node_id).await?;
+        if asker.role != Role::Super {
+            let message = format!("{} is no super-node: only the leader asks this", asker.name);
+            return Err(RpcError::new(ErrorKind::Denied, message).into());
+        }
+        Ok(Response::new(v1::StandbysReply { standbys: standbys::told(&self.tier) }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyReply> {
+        self.tier.caller(&request, request.get_ref().node_id).await?;
+        Ok(Response::new(verify::verify(&self.tier).await?))
     }
 
     async fn fences_acked(

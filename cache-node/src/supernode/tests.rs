@@ -1,9 +1,13 @@
 //! Super-nodes over real sockets with mutual TLS, asked by a real client.
 
+mod agreement;
+mod decoders;
 mod keys;
 mod purges;
+mod recovery;
 mod rig;
 mod sessions;
+mod strangers;
 mod tiers;
 
 use std::time::Duration;

@@ -9,11 +9,13 @@
 //! | `server` | answers peers |
 //! | `live` | a growing object: one writer, many readers |
 //! | `registry` | this node's fills, for followers |
+//! | `sealed` | what is said of origins, under the cluster's secret |
 
 mod client;
 mod live;
 mod pull;
 mod registry;
+mod sealed;
 mod server;
 pub mod session;
 
@@ -21,7 +23,8 @@ pub use client::{Followed, Peers};
 pub use live::{End, Live, Progress};
 pub use pull::{PullError, pull};
 pub use registry::{Entry, FillEntry, Fills};
-pub use server::{CopyRequest, PeerService};
+pub use sealed::{Sealer, Source};
+pub use server::{CopyRequest, CopyWishes, PeerService};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,8 @@
 //! What this node fills now, by key, for followers on other nodes. An entry is made before the
 //! lease is asked for, since a follower may be told of the lease before its holder is.
 //!
+//! A key has more than one entry while a later request is looked after beside a running fill.
+//!
 //! Invariant: only a fill under a lease can be followed, never a pull: followers form no circles.
 
 use std::collections::HashMap;
@@ -26,7 +28,7 @@ pub enum Entry {
 /// This node's fills.
 #[derive(Default)]
 pub struct Fills {
-    by_key: Mutex<HashMap<ObjectKey, Known>>,
+    by_key: Mutex<HashMap<ObjectKey, Vec<Known>>>,
 }
 
 struct Known {
@@ -46,14 +48,14 @@ impl Fills {
     pub fn expect(self: &Arc<Self>, key: ObjectKey) -> FillEntry {
         let sender = watch::Sender::new(Entry::Pending);
         let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        by_key.insert(key, Known { lease: None, entry: sender.clone() });
+        by_key.entry(key).or_default().push(Known { lease: None, entry: sender.clone() });
         FillEntry { fills: self.clone(), key, sender }
     }
 
     /// Whether the key is being filled here under that lease.
     pub fn holds(&self, key: &ObjectKey, lease: LeaseId) -> bool {
         let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        by_key.get(key).is_some_and(|known| known.lease == Some(lease))
+        by_key.get(key).is_some_and(|all| all.iter().any(|known| known.lease == Some(lease)))
     }
 
     /// The growing object of a key under a lease, once its head is there.
@@ -68,7 +70,11 @@ impl Fills {
         let gone = || (Reason::Gone, "no such fill here".to_owned());
         let watched = {
             let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-            by_key.get(key).map(|known| known.entry.subscribe())
+            let all = by_key.get(key).map(Vec::as_slice).unwrap_or_default();
+            // The lease may not have reached its holder yet.
+            let under = all.iter().find(|known| known.lease == Some(lease));
+            let expected = || all.iter().rev().find(|known| known.lease.is_none());
+            under.or_else(expected).map(|known| known.entry.subscribe())
         };
         let mut watched = watched.ok_or_else(gone)?;
         let entry = watched
@@ -88,7 +94,8 @@ impl FillEntry {
     /// A fill under this lease begins: followers wait for its head.
     pub fn begin(&self, lease: Option<LeaseId>) {
         let mut by_key = self.fills.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = by_key.get_mut(&self.key) {
+        let mut all = by_key.get_mut(&self.key).into_iter().flatten();
+        if let Some(known) = all.find(|known| known.entry.same_channel(&self.sender)) {
             known.lease = lease;
         }
         self.sender.send_replace(Entry::Pending);
@@ -108,7 +115,9 @@ impl FillEntry {
 impl Drop for FillEntry {
     fn drop(&mut self) {
         let mut by_key = self.fills.by_key.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_key.get(&self.key).is_some_and(|known| known.entry.same_channel(&self.sender)) {
+        let Some(all) = by_key.get_mut(&self.key) else { return };
+        all.retain(|known| !known.entry.same_channel(&self.sender));
+        if all.is_empty() {
             by_key.remove(&self.key);
         }
     }

@@ -1,5 +1,7 @@
 //! Peers over real sockets: honest ones, lying ones, ones that vanish.
 
+mod refused;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +12,12 @@ use shoal_proto::limits::CHUNK_BYTES_MIN;
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
-    ChunkHash, Freshness, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
+    ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
 };
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
-use super::{End, Fills, Followed, Live, PeerService, Peers, PullError, pull};
+use super::{CopyWishes, End, Fills, Followed, Live, PeerService, Peers, PullError, Sealer, pull};
 use crate::membership::{Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
@@ -42,6 +44,7 @@ fn head(length: Option<usize>) -> ObjectHead {
         chunk_size: CHUNK_BYTES_MIN,
         freshness: Freshness::default(),
         fence_position: 0,
+        labels: Labels::default(),
     }
 }
 
@@ -67,6 +70,7 @@ fn member(id: u64, address: SocketAddr) -> Member {
         version: String::new(),
         up: true,
         voter: false,
+        auto: false,
     }
 }
 
@@ -89,12 +93,13 @@ async fn node(id: u64) -> Node {
         StoreConfig { dir: dir.path().to_owned(), budget_bytes: 64 << 20, memory_bytes: 4 << 20 };
     let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
     let fills = Arc::new(Fills::default());
-    let (wishes, _) = mpsc::channel(1);
+    let sealer = Sealer::new(&[7; 32]);
+    let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();
     let me = listen(service.into_server(), id, &tasks).await;
-    let peers = Peers::new(Channels::new(Security::Insecure), metrics.clone());
+    let peers = Peers::new(Channels::new(Security::Insecure), sealer, metrics.clone());
     Node { store, fills, peers, metrics, me, tasks, _dir: dir }
 }
 

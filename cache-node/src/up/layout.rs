@@ -4,6 +4,7 @@
 //! cluster.json   the cluster's id, first port and counts
 //! lock           held while the cluster is up
 //! ca/  secret    the throw-away certificate authority, the cluster's secret
+//! admin-token    the token for control calls
 //! logs/          one file a process
 //! node-0/        config.toml (written anew at each start), tls/, data/
 //! ```
@@ -16,13 +17,16 @@ use toml::{Table, Value};
 
 use super::UpError;
 use super::plan::{MemberPlan, Plan};
+use crate::admin::tokens::Scope;
 use crate::ca::{Authority, CaError, ensure_secret};
 use crate::clock;
 use crate::files::{self, FolderLock};
-use crate::membership::Role;
 use crate::tls::TlsFiles;
 
 const RECORD_FILE: &str = "cluster.json";
+const TOKEN_FILE: &str = "admin-token";
+/// The token's name in the members' logs.
+const TOKEN_NAME: &str = "up";
 /// The layout described above.
 const FORMAT: u32 = 1;
 
@@ -33,6 +37,7 @@ pub(super) struct Record {
     format: u32,
     pub(super) cluster_id: String,
     pub(super) base_port: u16,
+    /// 0 where the nodes choose the super-nodes among themselves.
     pub(super) super_nodes: u16,
     pub(super) nodes: u16,
 }
@@ -133,6 +138,10 @@ impl Layout {
         self.folder.join("logs")
     }
 
+    pub(super) fn token_file(&self) -> PathBuf {
+        self.folder.join(TOKEN_FILE)
+    }
+
     pub(super) fn config_file(&self, member: &MemberPlan) -> PathBuf {
         self.member_folder(member).join("config.toml")
     }
@@ -147,6 +156,7 @@ impl Layout {
         files::make_folder(&self.logs())?;
         let secret = self.folder.join("secret");
         ensure_secret(&secret)?;
+        ensure_secret(&self.token_file())?;
         let authority = match plan.insecure {
             true => None,
             false => Some(Authority::open(&self.folder.join("ca"), &self.cluster_id)?),
@@ -186,13 +196,16 @@ impl Layout {
             ("role", text(member.role.name())),
             ("data_dir", path_text(&data_dir)),
         ]);
-        let super_nodes = plan.super_nodes.iter().map(|member| text(&member.cluster.to_string()));
+        let super_nodes = plan.seeds().map(|member| text(&member.cluster.to_string()));
         let mut cluster = table([
             ("id", text(&self.cluster_id)),
             ("listen", text(&member.cluster.to_string())),
             ("super_nodes", Value::Array(super_nodes.collect())),
             ("secret_file", path_text(secret)),
         ]);
+        for (key, value) in &plan.selection {
+            cluster.insert((*key).to_owned(), value.clone());
+        }
         if member.bootstrap {
             cluster.insert("bootstrap".into(), Value::Boolean(true));
         }
@@ -204,13 +217,21 @@ impl Layout {
                 cluster.insert("tls".into(), Value::Table(table(files)))
             }
         };
-        let admin = table([("listen", text(&member.admin.to_string()))]);
+        let token = table([
+            ("name", text(TOKEN_NAME)),
+            ("file", path_text(&self.token_file())),
+            ("scopes", Value::Array(vec![text(Scope::EVERYTHING)])),
+        ]);
+        let admin = table([
+            ("listen", text(&member.admin.to_string())),
+            ("tokens", Value::Array(vec![Value::Table(token)])),
+        ]);
         let mut config = table([
             ("node", Value::Table(node)),
             ("cluster", Value::Table(cluster)),
             ("admin", Value::Table(admin)),
         ]);
-        if member.role == Role::Node {
+        if member.role.caches() {
             config.extend(of_nodes(plan, member));
         }
         config

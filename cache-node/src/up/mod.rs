@@ -33,6 +33,8 @@ pub struct UpOptions {
     pub super_nodes: Option<u16>,
     /// Nodes; likewise.
     pub nodes: Option<u16>,
+    /// So many nodes whose role the tier chooses, in the place of the others; likewise.
+    pub auto: Option<u16>,
     /// The origin's URL; a demo origin is started where there is none.
     pub origin: Option<String>,
     /// The demo origin's bytes per second, as `shoal-loadtest origin --rate` takes them.
@@ -47,6 +49,10 @@ pub struct UpOptions {
     pub store_memory: Option<String>,
     /// Each node's `edge.unknown_host`.
     pub unknown_host: Option<u16>,
+    /// Each member's `cluster.super_nodes_wanted`.
+    pub super_nodes_wanted: Option<String>,
+    /// Each member's `cluster.replace_after`.
+    pub replace_after: Option<String>,
     /// The site's `first_byte_timeout_ms`.
     pub first_byte_timeout: Option<Duration>,
     /// More hosts that the site serves.
@@ -199,7 +205,9 @@ fn present(
     children: &Children,
     out: &mut impl Write,
 ) -> Result<bool, UpError> {
-    let facts = present::Facts::new(plan, layout.folder(), children);
+    let token_file = layout.token_file();
+    let places = present::Places { data_dir: layout.folder(), token_file: &token_file };
+    let facts = present::Facts::new(plan, places, children);
     let text = if options.json { facts.json() } else { facts.text() };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(UpError::Output)?;
     Ok(true)

@@ -12,6 +12,7 @@ use crate::text::table::{Align, Table};
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Facts {
     data_dir: String,
+    token_file: String,
     base_port: u16,
     origin: String,
     demo_origin_pid: Option<u32>,
@@ -29,12 +30,20 @@ struct MemberFacts {
     cluster: String,
 }
 
+/// Where a cluster keeps what its users need.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places<'a> {
+    pub(super) data_dir: &'a Path,
+    /// The file with the token for control calls.
+    pub(super) token_file: &'a Path,
+}
+
 impl Facts {
-    pub(super) fn new(plan: &Plan, data_dir: &Path, children: &Children) -> Self {
-        Self::with_pids(plan, data_dir, |name| children.pid(name))
+    pub(super) fn new(plan: &Plan, places: Places<'_>, children: &Children) -> Self {
+        Self::with_pids(plan, places, |name| children.pid(name))
     }
 
-    fn with_pids(plan: &Plan, data_dir: &Path, pid: impl Fn(&str) -> Option<u32>) -> Self {
+    fn with_pids(plan: &Plan, places: Places<'_>, pid: impl Fn(&str) -> Option<u32>) -> Self {
         let facts = |member: &MemberPlan| MemberFacts {
             name: member.name.clone(),
             pid: pid(&member.name).unwrap_or_default(),
@@ -43,7 +52,8 @@ impl Facts {
             cluster: member.cluster.to_string(),
         };
         Self {
-            data_dir: data_dir.display().to_string(),
+            data_dir: places.data_dir.display().to_string(),
+            token_file: places.token_file.display().to_string(),
             base_port: plan.base_port,
             origin: plan.origin.clone(),
             demo_origin_pid: plan.demo_origin.as_ref().and_then(|_| pid(DEMO_ORIGIN_NAME)),
@@ -67,29 +77,43 @@ impl Facts {
             ("edge", Align::Left),
             ("admin", Align::Left),
         ]);
+        let nodes = if self.super_nodes.is_empty() { "auto" } else { "node" };
         let supers = self.super_nodes.iter().map(|member| ("super", member));
-        for (role, member) in supers.chain(self.nodes.iter().map(|member| ("node", member))) {
+        for (role, member) in supers.chain(self.nodes.iter().map(|member| (nodes, member))) {
             let edge = member.edge.clone().unwrap_or_else(|| "-".to_owned());
             let pid = member.pid.to_string();
             table.row(vec![member.name.clone(), role.into(), pid, edge, member.admin.clone()]);
         }
         let demo = self.demo_origin_pid.map(|pid| format!(" (demo origin, pid {pid})"));
         let first = self.nodes.first();
-        let edge = first.and_then(|node| node.edge.as_deref()).unwrap_or_default();
-        let admin = first.map_or("", |node| node.admin.as_str());
+        let admin = first.or(self.super_nodes.first()).map_or("", |member| member.admin.as_str());
+        let edge = first.and_then(|node| node.edge.as_deref());
+        let (fetch, purge) = edge.map(|edge| self.uses(edge, admin)).unwrap_or_default();
         format!(
             "{table}\n\
              origin   {}{}\n\
              data     {}\n\
              logs     {}/logs\n\
-             fetch    curl -i {edge}/\n\
+             token    {}\n\
+             {fetch}\
              look     shoal status --admin {admin}\n\
+             {purge}\
              stop     Ctrl-C\n",
             self.origin,
             demo.unwrap_or_default(),
             self.data_dir,
             self.data_dir,
+            self.token_file,
         )
+    }
+
+    /// What can be done with an edge.
+    fn uses(&self, edge: &str, admin: &str) -> (String, String) {
+        let token_file = &self.token_file;
+        let fetch = format!("fetch    curl -i {edge}/\n");
+        let purge =
+            format!("purge    shoal purge {edge}/ --admin {admin} --token-file {token_file}\n");
+        (fetch, purge)
     }
 }
 
@@ -100,7 +124,9 @@ mod tests {
 
     fn facts(options: &UpOptions) -> Facts {
         let plan = Plan::new(options, None).unwrap();
-        Facts::with_pids(&plan, Path::new("/data"), |name| Some(name.len() as u32))
+        let (data_dir, token_file) = (Path::new("/data"), Path::new("/data/admin-token"));
+        let places = Places { data_dir, token_file };
+        Facts::with_pids(&plan, places, |name| Some(name.len() as u32))
     }
 
     #[test]
@@ -109,6 +135,7 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1);
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(json["data_dir"], "/data");
+        assert_eq!(json["token_file"], "/data/admin-token");
         assert_eq!(json["base_port"], 18_080);
         assert_eq!(json["origin"], "http://127.0.0.1:18580");
         assert_eq!(json["demo_origin_pid"], 11);
@@ -134,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tier_alone_has_nothing_to_fetch_from() {
+        let none = UpOptions { super_nodes: Some(1), nodes: Some(0), ..UpOptions::default() };
+        let facts = facts(&none);
+        let text = facts.text();
+        assert!(!text.contains("fetch") && !text.contains("purge"), "{text}");
+        assert!(text.contains("shoal status --admin http://127.0.0.1:18280\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&facts.json()).unwrap();
+        assert_eq!(json["nodes"], serde_json::json!([]));
+    }
+
+    #[test]
     fn people_get_a_table() {
         let one = UpOptions { super_nodes: Some(1), nodes: Some(1), ..UpOptions::default() };
         let expected = "\
@@ -144,8 +182,10 @@ node-0   node     6  http://127.0.0.1:18080  http://127.0.0.1:18180
 origin   http://127.0.0.1:18580 (demo origin, pid 11)
 data     /data
 logs     /data/logs
+token    /data/admin-token
 fetch    curl -i http://127.0.0.1:18080/
 look     shoal status --admin http://127.0.0.1:18180
+purge    shoal purge http://127.0.0.1:18080/ --admin http://127.0.0.1:18180 --token-file /data/admin-token
 stop     Ctrl-C
 ";
         assert_eq!(facts(&one).text(), expected);

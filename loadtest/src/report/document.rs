@@ -6,7 +6,7 @@ use crate::{
     audit::{Check, Findings, OriginUse},
     clock,
     driver::Outcome,
-    sample::{FailureKind, Latency, Recorder, timeline::Second},
+    sample::{FailureKind, Latency, Recorder, Times, timeline::Second},
     scenario::{Scenario, cli::Spacing, run::EdgeSource, sizes::SizeClass},
 };
 
@@ -129,27 +129,6 @@ pub struct Received {
     pub objects_touched: u64,
     /// Their sizes together.
     pub unique_bytes: u64,
-}
-
-/// A distribution of times; all zero when nothing was counted.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Times {
-    /// How many.
-    pub count: u64,
-    /// Shortest.
-    pub min_us: u64,
-    /// Mean.
-    pub mean_us: f64,
-    /// Half lie at or below.
-    pub p50_us: u64,
-    /// 90 % lie at or below.
-    pub p90_us: u64,
-    /// 99 % lie at or below.
-    pub p99_us: u64,
-    /// 99.9 % lie at or below.
-    pub p99_9_us: u64,
-    /// Longest.
-    pub max_us: u64,
 }
 
 /// One point of the latency curve.
@@ -308,21 +287,6 @@ impl From<&Scenario> for Asked {
             in_flight_max: scenario.in_flight_max,
             timeout_ms: ms(scenario.timeout),
             edge_down_grace_ms,
-        }
-    }
-}
-
-impl From<&Latency> for Times {
-    fn from(latency: &Latency) -> Self {
-        Self {
-            count: latency.count(),
-            min_us: latency.min_us(),
-            mean_us: latency.mean_us(),
-            p50_us: latency.quantile_us(0.5),
-            p90_us: latency.quantile_us(0.9),
-            p99_us: latency.quantile_us(0.99),
-            p99_9_us: latency.quantile_us(0.999),
-            max_us: latency.max_us(),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::{document::Report, svg, table::verdict};
 use crate::units::{show_bytes, show_us};
 
-const STYLE: &str = include_str!("report.css");
+/// The style of all pages.
+pub(super) const STYLE: &str = include_str!("report.css");
 
 /// The whole page.
 #[must_use]
@@ -50,7 +51,7 @@ fn heading(html: &mut String, report: &Report) {
     );
 }
 
-fn date(unix_ms: u64) -> String {
+pub(super) fn date(unix_ms: u64) -> String {
     let since = std::time::Duration::from_millis(unix_ms);
     // Beyond the year 9999 there is no HTTP date; such a clock is shown as the epoch.
     let last = std::time::Duration::from_secs(253_402_300_799);
@@ -146,7 +147,7 @@ fn failures(html: &mut String, report: &Report) {
 }
 
 /// A table with a title, or nothing without rows.
-fn rows_of(
+pub(super) fn rows_of(
     html: &mut String,
     title: &str,
     heading: &[&str],
@@ -170,7 +171,7 @@ fn rows_of(
 }
 
 /// Text that came from outside, made harmless.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

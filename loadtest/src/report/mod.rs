@@ -6,6 +6,7 @@
 pub mod document;
 pub mod grid;
 pub mod html;
+pub mod index;
 pub mod svg;
 pub mod table;
 

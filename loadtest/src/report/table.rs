@@ -2,12 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{
-    document::{Report, Times},
-    grid::Grid,
-};
+use super::{document::Report, grid::Grid};
 use crate::{
     audit::{Bound, Check, OriginUse},
+    sample::Times,
     units::{show_bytes, show_us},
 };
 

@@ -36,6 +36,12 @@ impl Latency {
         self.histogram.saturating_record(us);
     }
 
+    /// Adds all times of `other`.
+    pub fn absorb(&mut self, other: &Self) {
+        // Both have the same bounds, so that there is always room.
+        let _ = self.histogram.add(&other.histogram);
+    }
+
     /// How many times were added.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -84,6 +90,15 @@ mod tests {
         near(0.99, 990_000);
         near(1.0, 1_000_000);
         assert_eq!(latency.min_us() / 1000, 1);
+    }
+
+    #[test]
+    fn two_sets_become_one() {
+        let (mut one, mut two) = (Latency::default(), Latency::default());
+        one.record(Duration::from_millis(1));
+        two.record(Duration::from_millis(9));
+        one.absorb(&two);
+        assert_eq!((one.count(), one.min_us() / 100, one.max_us() / 1000), (2, 10, 9));
     }
 
     #[test]

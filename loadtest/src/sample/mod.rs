@@ -7,6 +7,7 @@ pub mod cache_status;
 pub mod latency;
 pub mod recorder;
 pub mod timeline;
+pub mod times;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use cache_status::CacheStatus;
 pub use latency::Latency;
 pub use recorder::Recorder;
+pub use times::Times;
 
 /// Why a request counts as failed. Every failed request has exactly one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

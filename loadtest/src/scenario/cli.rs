@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{EdgeUrl, SizeMix, run};
+use super::{EdgeUrl, SizeMix, index::IndexArgs, run};
 use crate::units::{parse_duration, parse_size, show_duration};
 
 const AFTER_HELP: &str = "\
@@ -14,6 +14,7 @@ Examples:
   shoal-loadtest run --edge http://127.0.0.1:8080 --origin http://127.0.0.1:9000
   shoal-loadtest run --edges http://127.0.0.1:8080,http://127.0.0.1:8081 \\
       --duration 2m --rate 500 --origin http://127.0.0.1:9000 --html report.html
+  shoal-loadtest index --against etcd --json index.json
 
 Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.";
 
@@ -26,13 +27,15 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The two halves of the tool.
+/// What the tool does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Serve objects whose every byte follows from seed, path and offset.
     Origin(OriginArgs),
     /// Send requests to edges at a fixed rate, verify every byte, and judge the result.
     Run(Box<RunArgs>),
+    /// Measure the index of a tier of super-nodes, alone or beside etcd.
+    Index(Box<IndexArgs>),
 }
 
 /// Flags of `origin`.
@@ -226,7 +229,7 @@ fn between(text: &str, low: Duration, high: Duration) -> Result<Duration, String
     Err(format!("must lie between {} and {}", show_duration(low), show_duration(high)))
 }
 
-fn run_duration(text: &str) -> Result<Duration, String> {
+pub(super) fn run_duration(text: &str) -> Result<Duration, String> {
     between(text, Duration::from_millis(1), run::DURATION_MAX)
 }
 

@@ -5,12 +5,14 @@
 
 pub mod cli;
 pub mod edge_url;
+pub mod index;
 pub mod origin;
 pub mod run;
 pub mod sizes;
 
 pub use cli::{Cli, Command};
 pub use edge_url::EdgeUrl;
+pub use index::IndexScenario;
 pub use origin::OriginScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
@@ -35,4 +37,23 @@ pub enum UsageError {
     /// A threshold that only the origin's counts can judge.
     #[error("--{0} needs the origin's own counts: add --origin URL, or leave --{0} out")]
     NeedsOrigin(&'static str),
+    /// A number out of its bounds.
+    #[error("--{flag} is {value}; expected {low} to {high}")]
+    Number {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: u64,
+        /// The least.
+        low: u64,
+        /// The most.
+        high: u64,
+    },
+    /// An even number of voters.
+    #[error("--super-nodes is {0}; expected 1, 3, 5 or 7, so that a vote has a majority")]
+    SuperNodes(u16),
+    /// Sizes that an index cannot go through by growing.
+    #[error("--records expects up to {limit} sizes, each larger than the one before it",
+        limit = index::SIZES_MAX)]
+    Records,
 }

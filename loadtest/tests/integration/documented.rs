@@ -10,7 +10,7 @@ const DOCUMENT: &str =
     include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/loadtest-json.md"));
 
 /// Every key with the keys above it: `origin.worst_object.path`, `edges[].edge`.
-fn keys(value: &Value, above: &str, found: &mut BTreeSet<String>) {
+pub(crate) fn keys(value: &Value, above: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
@@ -29,8 +29,8 @@ fn keys(value: &Value, above: &str, found: &mut BTreeSet<String>) {
 }
 
 /// The first column of every table: `key` in backquotes.
-fn documented() -> BTreeSet<String> {
-    let cells = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| `"));
+pub(crate) fn documented(document: &str) -> BTreeSet<String> {
+    let cells = document.lines().filter_map(|line| line.strip_prefix("| `"));
     cells.filter_map(|cell| cell.split('`').next()).map(str::to_owned).collect()
 }
 
@@ -50,7 +50,7 @@ async fn every_key_is_documented_and_no_other() {
     assert!(
         found.contains("origin.worst_object.path") && found.contains("failure_examples[].edge")
     );
-    let documented = documented();
+    let documented = documented(DOCUMENT);
     let undocumented: Vec<_> = found.difference(&documented).collect();
     assert!(undocumented.is_empty(), "not in docs/loadtest-json.md: {undocumented:?}");
     let vanished: Vec<_> = documented.difference(&found).collect();

@@ -5,6 +5,7 @@
 mod documented;
 mod edges;
 mod faults;
+mod index;
 mod origin;
 mod process;
 mod run;

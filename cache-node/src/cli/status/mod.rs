@@ -13,9 +13,8 @@ use http::StatusCode;
 pub use report::{MemberReport, Report, Totals};
 
 use super::exit::Failure;
-use super::{on_small_runtime, print};
+use super::{control, on_small_runtime, print};
 use crate::admin::{StatusDocument, client};
-use crate::text::units::{DURATION_EXPECTED, parse_duration};
 
 /// Members asked at a time.
 const ASKED_AT_ONCE_MAX: usize = 32;
@@ -30,19 +29,13 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     json: bool,
     /// How long to wait for each member
-    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = timeout)]
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = control::timeout)]
     timeout: Duration,
-}
-
-fn timeout(text: &str) -> Result<Duration, String> {
-    parse_duration(text)
-        .filter(|timeout| !timeout.is_zero())
-        .ok_or_else(|| format!("expected {DURATION_EXPECTED}"))
 }
 
 /// Asks and prints.
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
-    let address = address(&args.admin)?;
+    let address = control::address(&args.admin)?;
     let report = on_small_runtime(async {
         let first = ask(&address, args.timeout).await.map_err(|why| unreachable(&address, &why))?;
         let others = ask_members(&first, args.timeout).await;
@@ -53,19 +46,6 @@ pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
         return print(&format!("{json}\n"));
     }
     print(&show::text(&report, io::stdout().is_terminal()))
-}
-
-fn address(admin: &str) -> Result<String, Failure> {
-    let rest = admin.strip_prefix("http://").unwrap_or(admin);
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let authority = rest.parse::<http::uri::Authority>().ok();
-    match authority.filter(|authority| authority.port_u16().is_some()) {
-        Some(authority) if !rest.contains('@') => Ok(authority.to_string()),
-        _ => {
-            let expected = "expected host:port or http://host:port of a member's admin listener";
-            Err(Failure::usage(format!("--admin (or SHOAL_ADMIN) is {admin:?}; {expected}")))
-        }
-    }
 }
 
 fn unreachable(address: &str, why: &str) -> Failure {
@@ -107,18 +87,6 @@ async fn ask_members(first: &StatusDocument, deadline: Duration) -> Vec<StatusDo
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn admin_addresses() {
-        for right in ["127.0.0.1:9400", "http://127.0.0.1:9400", "http://127.0.0.1:9400/"] {
-            assert_eq!(address(right).unwrap(), "127.0.0.1:9400");
-        }
-        for wrong in ["", "localhost", "https://a:1", "http://a:1/status", "a:port", "u@a:1"] {
-            let refused = address(wrong).unwrap_err();
-            assert_eq!(refused.code(), super::super::exit::USAGE, "{wrong}");
-            assert!(refused.text().contains("expected host:port"), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_silent_address_is_named_with_the_remedy() {

@@ -5,22 +5,25 @@ use std::sync::Arc;
 
 use prost::Message;
 use rocksdb::{DB, WriteBatch};
-use shoal_proto::limits::{ANNOUNCE_CHANGES_MAX, CHUNKS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX};
-use shoal_proto::wire::v1::{self, command::Command, holder_change::Change};
-use shoal_proto::{ManifestId, NodeId, ObjectId, ObjectKey, wire};
-
-use super::fences::{FenceTable, read_matcher};
-use super::members::{Changed, Members};
-use super::overlay::{Overlay, PairFamily};
-use super::tables::{
-    FENCES, Fenced, MEMBERS, forgotten_key, held_key, held_object, holder_key, member_key,
+use shoal_proto::id::HASH_BYTES;
+use shoal_proto::limits::{
+    ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LABELS_MAX, NAME_BYTES_MAX,
+    OBJECT_BYTES_MAX,
 };
-use super::{IndexError, Tables};
+use shoal_proto::wire::v1::{self, command::Command};
+use shoal_proto::{ManifestId, NodeId, ObjectId, ObjectKey, ObjectRef, wire};
 
-/// Longest bitmap of one holder, in bytes: a bit a chunk.
-const BITMAP_BYTES_MAX: usize = CHUNKS_MAX.div_ceil(8) as usize;
-/// Holdings of nodes that will not be back that one position takes out of the index.
-const FORGET_PER_POSITION: usize = 64;
+use super::fences::{FenceTable, subject};
+use super::members::{Changed, Members};
+use super::slot_list::Slot;
+use super::slots::Slots;
+use super::staging::Staging;
+use super::tables::{FENCES, FenceEntry, MEMBERS, member_key, retired_key, slot_key};
+use super::{IndexError, Tables};
+use crate::fences::{Fenced, Matcher};
+
+/// Most heads that one command clears.
+pub(in crate::supernode) const CLEAR_HEADS_MAX: usize = 1_024;
 
 const REFUSED: v1::CommandReply = v1::CommandReply { refused: true, created: false };
 const DONE: v1::CommandReply = v1::CommandReply { refused: false, created: false };
@@ -28,17 +31,30 @@ const DONE: v1::CommandReply = v1::CommandReply { refused: false, created: false
 /// A group of positions being applied: its own tables, its writes staged.
 pub(super) struct Group<'a> {
     tables: Tables,
-    overlay: Overlay<'a>,
+    staging: Staging<'a>,
+    #[cfg(test)]
+    faulty: bool,
 }
 
 impl<'a> Group<'a> {
     pub(super) fn new(tables: Tables, db: &'a DB, batch: &'a mut WriteBatch) -> Self {
-        Self { tables, overlay: Overlay::new(db, batch) }
+        Self {
+            tables,
+            staging: Staging::new(db, batch),
+            #[cfg(test)]
+            faulty: false,
+        }
     }
 
-    /// The tables as the group leaves them.
-    pub(super) fn into_tables(self) -> Tables {
-        self.tables
+    #[cfg(test)]
+    pub(super) fn be_faulty(&mut self, faulty: bool) {
+        self.faulty = faulty;
+    }
+
+    /// The tables as the group leaves them; all its writes are in the batch.
+    pub(super) fn finish(self) -> Result<Tables, IndexError> {
+        self.staging.finish(&self.tables.digests.record())?;
+        Ok(self.tables)
     }
 
     /// Applies one position's commands.
@@ -47,13 +63,12 @@ impl<'a> Group<'a> {
         position: u64,
         commands: &v1::CommandBatch,
     ) -> Result<Vec<v1::CommandReply>, IndexError> {
-        let replies = commands
-            .commands
-            .iter()
-            .map(|command| self.command(position, command))
-            .collect::<Result<_, _>>()?;
-        self.forget_some()?;
-        Ok(replies)
+        self.staging.digest_into(self.tables.digests.begin(position));
+        let commands = commands.commands.iter();
+        let replies = commands.map(|command| self.command(position, command)).collect();
+        let digest = self.staging.digest_into(blake3::Hasher::new());
+        Arc::make_mut(&mut self.tables.digests).end(position, &digest);
+        replies
     }
 
     fn command(
@@ -62,17 +77,27 @@ impl<'a> Group<'a> {
         command: &v1::Command,
     ) -> Result<v1::CommandReply, IndexError> {
         match &command.command {
-            Some(Command::PutMember(put)) => {
-                let changed = self.members().put(position, put);
-                self.member_changed(changed)
-            }
+            Some(Command::PutMember(put)) => self.put_member(position, put),
             Some(Command::MemberDown(down)) => {
-                let changed = self.members().down(position, down);
-                self.member_changed(changed)
+                let Some(changed) = self.members().down(position, down) else { return Ok(REFUSED) };
+                self.member_changed(position, &changed)?;
+                Ok(DONE)
             }
             Some(Command::PutHead(head)) => self.put_head(head),
             Some(Command::Holders(holders)) => self.holders(holders),
             Some(Command::Fence(matcher)) => self.fence(position, matcher),
+            Some(Command::HeadsChecked(upto)) => {
+                let changed = self.fences().heads_checked(upto.position.min(position));
+                self.write_fences(changed)
+            }
+            Some(Command::Retire(gone)) => {
+                let changed = self.members().retire(position, &gone.node_ids);
+                self.member_changed(position, &changed)?;
+                Ok(DONE)
+            }
+            Some(Command::Clear(clear)) => self.clear(position, clear),
+            // Begun when the position is written.
+            Some(Command::Audit(_)) => Ok(DONE),
             None => Ok(REFUSED),
         }
     }
@@ -81,84 +106,103 @@ impl<'a> Group<'a> {
         Arc::make_mut(&mut self.tables.members)
     }
 
+    fn slots(&mut self) -> &mut Slots {
+        Arc::make_mut(&mut self.tables.slots)
+    }
+
     fn fences(&mut self) -> &mut FenceTable {
         Arc::make_mut(&mut self.tables.fences)
     }
 
-    fn member_changed(&mut self, changed: Option<Changed>) -> Result<v1::CommandReply, IndexError> {
-        let Some(Changed { nodes, created }) = changed else { return Ok(REFUSED) };
-        for node in nodes {
-            let record = self.tables.members.get(node).map(v1::MemberRecord::from);
-            let record = record.map(|record| record.encode_to_vec());
-            self.overlay.write(MEMBERS, &member_key(node), record.as_deref())?;
-            let forgotten = self.tables.members.is_forgotten(node).then_some(&[][..]);
-            self.overlay.write(MEMBERS, &forgotten_key(node), forgotten)?;
+    /// A node without a slot is one of which nothing is known: its holdings are to be announced.
+    fn put_member(
+        &mut self,
+        position: u64,
+        put: &v1::PutMember,
+    ) -> Result<v1::CommandReply, IndexError> {
+        let node = NodeId(put.node.as_ref().map_or(0, |info| info.node_id));
+        if !self.tables.slots.has_room_for(node) {
+            return Ok(REFUSED);
+        }
+        let Some(changed) = self.members().put(position, put) else { return Ok(REFUSED) };
+        if changed.renamed {
+            self.void(node, position)?;
+        }
+        self.member_changed(position, &changed)?;
+        let taken = self.slots().take(node);
+        let Some((slot, created)) = taken else { return Ok(REFUSED) };
+        if created {
+            self.write_slot(slot)?;
         }
         Ok(v1::CommandReply { refused: false, created })
     }
 
+    fn member_changed(&mut self, position: u64, changed: &Changed) -> Result<(), IndexError> {
+        for node in &changed.nodes {
+            let record = self.tables.members.get(*node).map(v1::MemberRecord::from);
+            let record = record.map(|record| record.encode_to_vec());
+            self.staging.write(MEMBERS, &member_key(*node), record.as_deref())?;
+            let retired = self.tables.members.retired_at(*node).map(u64::to_be_bytes);
+            let retired = retired.as_ref().map(<[u8; 8]>::as_slice);
+            self.staging.write(MEMBERS, &retired_key(*node), retired)?;
+            if record.is_none() {
+                self.void(*node, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn void(&mut self, node: NodeId, position: u64) -> Result<(), IndexError> {
+        match self.slots().void(node, position) {
+            Some(slot) => self.write_slot(slot),
+            None => Ok(()),
+        }
+    }
+
+    fn write_slot(&mut self, slot: Slot) -> Result<(), IndexError> {
+        let record = self.tables.slots.record(slot).map(|record| record.encode_to_vec());
+        self.staging.write(MEMBERS, &slot_key(slot), record.as_deref())
+    }
+
     fn put_head(&mut self, head: &v1::IndexHead) -> Result<v1::CommandReply, IndexError> {
         let Some((key, object)) = read_head(head) else { return Ok(REFUSED) };
-        let publisher = NodeId(head.publisher_node_id);
-        let fenced = self.tables.fences.refuses(&key, &head.site, head.fence_position);
-        if fenced || self.tables.members.get(publisher).is_none() {
-            return Ok(REFUSED);
-        }
-        self.overlay.put_head(key, head.clone())?;
-        self.hold(publisher, &key, &object, &[])?;
+        let fenced = self.tables.fences.refuses(&subject(&key, head));
+        let publisher = self.tables.slots.of(NodeId(head.publisher_node_id));
+        let Some(slot) = publisher.filter(|_| !fenced) else { return Ok(REFUSED) };
+        self.staging.put_head(key, head.clone())?;
+        self.set_complete(slot, true, &object.0)?;
         Ok(DONE)
     }
 
     fn holders(&mut self, holders: &v1::NodeHolders) -> Result<v1::CommandReply, IndexError> {
-        let node = NodeId(holders.node_id);
-        let known = self.tables.members.get(node).is_some();
-        if !known || holders.changes.len() > ANNOUNCE_CHANGES_MAX {
+        #[cfg(test)]
+        if self.faulty {
+            return Ok(DONE);
+        }
+        let slot = self.tables.slots.of(NodeId(holders.node_id));
+        let (Some(slot), Some(changes)) = (slot, Changes::read(holders)) else {
             return Ok(REFUSED);
+        };
+        let Changes { complete, partial, gone } = changes;
+        self.set_complete(slot, true, complete)?;
+        if !partial.is_empty() && self.slots().has_partials_now(slot) {
+            self.write_slot(slot)?;
         }
-        let mut reply = DONE;
-        for change in &holders.changes {
-            let Some((key, object)) = read_change(change) else {
-                reply = REFUSED;
-                continue;
-            };
-            match &change.change {
-                Some(Change::Complete(true)) => self.hold(node, &key, &object, &[])?,
-                Some(Change::Chunks(bitmap)) if is_bitmap(bitmap) => {
-                    self.hold(node, &key, &object, bitmap)?;
-                }
-                Some(Change::Gone(true)) => self.drop_holding(node, &key, &object)?,
-                _ => reply = REFUSED,
+        for (object, bitmap) in partial {
+            self.staging.set_complete(slot, false, &object.0);
+            self.staging.set_partial(object, slot, Some(bitmap))?;
+        }
+        self.set_complete(slot, false, gone)?;
+        Ok(DONE)
+    }
+
+    /// Whether a slot has all of some objects or nothing: what it had in part is forgotten.
+    fn set_complete(&mut self, slot: Slot, holds: bool, packed: &[u8]) -> Result<(), IndexError> {
+        self.staging.set_complete(slot, holds, packed);
+        if self.tables.slots.has_partials(slot) {
+            for object in ObjectRef::list(packed).into_iter().flatten() {
+                self.staging.set_partial(object, slot, None)?;
             }
-        }
-        Ok(reply)
-    }
-
-    fn hold(
-        &mut self,
-        node: NodeId,
-        key: &ObjectKey,
-        object: &ObjectId,
-        bitmap: &[u8],
-    ) -> Result<(), IndexError> {
-        self.overlay.set_pair(PairFamily::Holders, holder_key(object, node), Some(bitmap))?;
-        self.overlay.set_pair(PairFamily::Held, held_key(node, object), Some(key.as_bytes()))
-    }
-
-    /// A head that nobody can serve any more goes with its last holder.
-    fn drop_holding(
-        &mut self,
-        node: NodeId,
-        key: &ObjectKey,
-        object: &ObjectId,
-    ) -> Result<(), IndexError> {
-        self.overlay.set_pair(PairFamily::Holders, holder_key(object, node), None)?;
-        self.overlay.set_pair(PairFamily::Held, held_key(node, object), None)?;
-        if !self.overlay.pairs(PairFamily::Holders, object.as_bytes(), 1)?.is_empty() {
-            return Ok(());
-        }
-        let current = self.overlay.head(key)?;
-        if current.is_some_and(|head| head.object_id.as_ref() == object.as_bytes()) {
-            self.overlay.drop_head(*key)?;
         }
         Ok(())
     }
@@ -168,54 +212,128 @@ impl<'a> Group<'a> {
         position: u64,
         matcher: &v1::FenceMatcher,
     ) -> Result<v1::CommandReply, IndexError> {
-        let Some(fenced) = read_matcher(matcher) else { return Ok(REFUSED) };
-        if let Fenced::Key(key) = &fenced {
-            self.overlay.drop_head(*key)?;
+        let Ok(fenced) = Fenced::try_from(matcher) else { return Ok(REFUSED) };
+        if let Fenced { matcher: Matcher::Key(key), soft: false } = &fenced {
+            self.staging.drop_head(*key)?;
         }
-        for changed in self.fences().add(position, fenced) {
+        let changed = self.fences().add(position, fenced);
+        self.write_fences(changed)
+    }
+
+    fn write_fences(&mut self, changed: Vec<FenceEntry>) -> Result<v1::CommandReply, IndexError> {
+        for changed in changed {
             let entry = self.tables.fences.entry(&changed).map(u64::to_be_bytes);
             let entry = entry.as_ref().map(<[u8; 8]>::as_slice);
-            self.overlay.write(FENCES, &changed.encode(), entry)?;
+            self.staging.write(FENCES, &changed.encode(), entry)?;
         }
         Ok(DONE)
     }
 
-    /// A little at every position, so that no node's end stops the applies.
-    fn forget_some(&mut self) -> Result<(), IndexError> {
-        let Some(node) = self.tables.members.first_forgotten() else { return Ok(()) };
-        let prefix = node.0.to_be_bytes();
-        let held = self.overlay.pairs(PairFamily::Held, &prefix, FORGET_PER_POSITION)?;
-        for (pair, key) in &held {
-            let corrupt = || IndexError::Corrupt { family: super::tables::HELD };
-            let object = held_object(pair).ok_or_else(corrupt)?;
-            let key = ObjectKey::try_from(key.as_slice()).map_err(|_| corrupt())?;
-            self.drop_holding(node, &key, &object)?;
+    /// The leader's word for what is of no use is not taken: where another command has come between
+    /// its look and this position, nothing happens.
+    fn clear(&mut self, position: u64, clear: &v1::Clear) -> Result<v1::CommandReply, IndexError> {
+        let v1::Clear { expired, holdings, slots, heads } = clear;
+        let Some(holdings) = read_holdings(holdings) else { return Ok(REFUSED) };
+        let (heads, rest) = heads.as_chunks::<HASH_BYTES>();
+        if !rest.is_empty() || heads.len() > CLEAR_HEADS_MAX {
+            return Ok(REFUSED);
         }
-        if held.len() < FORGET_PER_POSITION {
-            self.members().forgotten_wholly(node);
-            self.overlay.write(MEMBERS, &forgotten_key(node), None)?;
+        for down in expired {
+            let node = NodeId(down.node_id);
+            if self.tables.members.is_down(node, down.session_id) {
+                self.void(node, position)?;
+            }
+        }
+        for (void, complete, partial) in holdings {
+            if let Some(slot) = self.void_slot(void) {
+                self.staging.set_complete(slot, false, complete);
+                for object in ObjectRef::list(partial).into_iter().flatten() {
+                    self.staging.set_partial(object, slot, None)?;
+                }
+            }
+        }
+        for void in slots {
+            if let Some(slot) = self.void_slot(*void)
+                && self.slots().free(slot, void.since)
+            {
+                self.write_slot(slot)?;
+            }
+        }
+        self.clear_heads(heads)?;
+        Ok(DONE)
+    }
+
+    fn void_slot(&self, void: v1::VoidSlot) -> Option<Slot> {
+        let slot = Slot::try_from(void.slot).ok()?;
+        self.tables.slots.is_void(slot, void.since).then_some(slot)
+    }
+
+    fn clear_heads(&mut self, keys: &[[u8; HASH_BYTES]]) -> Result<(), IndexError> {
+        let mut doubtful = Vec::new();
+        for key in keys.iter().map(|key| ObjectKey::new(*key)) {
+            let Some(head) = self.staging.head(&key)? else { continue };
+            if self.tables.fences.outdates(&subject(&key, &head)) {
+                self.staging.drop_head(key)?;
+            } else if let Some((_, object)) = read_head(&head) {
+                doubtful.push((key, object));
+            }
+        }
+        let objects: Vec<_> = doubtful.iter().map(|(_, object)| *object).collect();
+        let slots = Arc::clone(&self.tables.slots);
+        let held = self.staging.held(&objects, |slot| slots.node(slot).is_some())?;
+        for ((key, _), _) in doubtful.iter().zip(held).filter(|(_, held)| !held) {
+            self.staging.drop_head(*key)?;
         }
         Ok(())
     }
 }
 
 /// A head's key and object, or `None` when it breaks a limit.
-fn read_head(head: &v1::IndexHead) -> Option<(ObjectKey, ObjectId)> {
+pub(super) fn read_head(head: &v1::IndexHead) -> Option<(ObjectKey, ObjectRef)> {
     let fits = head.chunk_count <= CHUNKS_MAX
         && head.length <= OBJECT_BYTES_MAX
-        && head.site.len() <= NAME_BYTES_MAX;
+        && head.site.len() <= NAME_BYTES_MAX
+        && head.labels.as_ref().is_none_or(|labels| labels.hashes.len() <= LABELS_MAX);
     wire::id_from::<ManifestId>("manifest_id", &head.manifest_id).ok()?;
     let key = wire::id_from("key", &head.key).ok()?;
-    let object = wire::id_from("object_id", &head.object_id).ok()?;
-    fits.then_some((key, object))
+    let object = wire::id_from::<ObjectId>("object_id", &head.object_id).ok()?;
+    fits.then_some((key, ObjectRef::from(&object)))
 }
 
-fn read_change(change: &v1::HolderChange) -> Option<(ObjectKey, ObjectId)> {
-    let key = wire::id_from("key", &change.key).ok()?;
-    let object = wire::id_from("object_id", &change.object_id).ok()?;
-    Some((key, object))
+/// One node's changes, within the limits; references packed and checked.
+struct Changes<'a> {
+    complete: &'a [u8],
+    partial: Vec<(ObjectRef, &'a [u8])>,
+    gone: &'a [u8],
 }
 
-fn is_bitmap(bitmap: &[u8]) -> bool {
-    (1..=BITMAP_BYTES_MAX).contains(&bitmap.len())
+impl<'a> Changes<'a> {
+    fn read(holders: &'a v1::NodeHolders) -> Option<Self> {
+        let v1::NodeHolders { node_id: _, complete, gone, partial } = holders;
+        let count = count(complete)? + count(gone)? + partial.len();
+        let holding = |partial: &'a v1::PartialHolding| {
+            let object = ObjectRef::read(&partial.object_ref)?;
+            let fits = (1..=BITMAP_BYTES_MAX).contains(&partial.chunks.len());
+            fits.then_some((object, &partial.chunks[..]))
+        };
+        let partial = partial.iter().map(holding).collect::<Option<_>>()?;
+        (count <= ANNOUNCE_CHANGES_MAX).then_some(Self { complete, partial, gone })
+    }
+}
+
+fn count(packed: &[u8]) -> Option<usize> {
+    ObjectRef::list(packed).map(|objects| objects.len())
+}
+
+/// What a void slot is to lose: complete and partial holdings, packed and checked.
+type Lost<'a> = (v1::VoidSlot, &'a [u8], &'a [u8]);
+
+fn read_holdings(holdings: &[v1::VoidHoldings]) -> Option<Vec<Lost<'_>>> {
+    let mut total = 0;
+    let mut all = Vec::with_capacity(holdings.len());
+    for v1::VoidHoldings { slot, complete, partial } in holdings {
+        total += count(complete)? + count(partial)?;
+        all.push(((*slot)?, &complete[..], &partial[..]));
+    }
+    (total <= ANNOUNCE_CHANGES_MAX).then_some(all)
 }

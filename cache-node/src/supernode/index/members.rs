@@ -1,9 +1,12 @@
 //! PURE. The members that the index knows, and their sessions.
 //!
-//! Invariants: one member a name; a live member's id is nobody else's to take; a member goes down only with the session that vouches for it;
-//! members that are down are bounded, and so are all.
+//! Invariants: one member a name; a live member's id is nobody else's to take; a member goes down
+//! only with the session that vouches for it; members that are down are bounded, and so are all. A
+//! super-node that was taken out of the tier is retired: its id is no super-node's ever again. Of
+//! retired ids the newest are kept; an older one is still refused by its own data directory, which
+//! knows that it was removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shoal_proto::NodeId;
@@ -14,6 +17,8 @@ use crate::membership::{Member, Role};
 
 /// Most members that are kept while they are down; the oldest is forgotten beyond it.
 pub(super) const DOWN_MEMBERS_MAX: usize = 256;
+/// Most ids of retired super-nodes that are kept; the oldest is dropped beyond it.
+pub(super) const RETIRED_MAX: usize = 4_096;
 
 /// A member and the session that vouches for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +37,8 @@ pub struct Record {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Members {
     records: BTreeMap<NodeId, Record>,
-    /// Nodes that will not be back, while the index still says that they hold something.
-    forgotten: BTreeSet<NodeId>,
+    /// Super-nodes that were taken out of the tier, and the position at which they were.
+    retired: BTreeMap<NodeId, u64>,
 }
 
 /// What a change of the members came to.
@@ -41,8 +46,8 @@ pub(super) struct Members {
 pub(super) struct Changed {
     /// Members to be written, put or removed.
     pub(super) nodes: Vec<NodeId>,
-    /// The member was unknown until now.
-    pub(super) created: bool,
+    /// The id was another node's until now.
+    pub(super) renamed: bool,
 }
 
 impl Members {
@@ -56,6 +61,9 @@ impl Members {
         })
         .ok()?;
         let id = member.id;
+        if member.role == Role::Super && self.retired.contains_key(&id) {
+            return None;
+        }
         let holder_of_id = self.records.get(&id).map(|record| &record.member);
         if holder_of_id.is_some_and(|other| other.up && other.name != member.name) {
             return None;
@@ -67,12 +75,12 @@ impl Members {
             nodes.push(self.oldest_down()?);
         }
         nodes.iter().for_each(|gone| self.forget(*gone));
-        self.forgotten.remove(&id);
         let super_node = NodeId(put.super_node_id);
         let record = Record { member, session_id: put.session_id, super_node, position };
-        let created = self.records.insert(id, record).is_none();
+        let name = record.member.name.clone();
+        let before = self.records.insert(id, record);
         nodes.push(id);
-        Some(Changed { nodes, created })
+        Some(Changed { nodes, renamed: before.is_some_and(|other| other.member.name != name) })
     }
 
     /// A session's lease ran out; `None` when another session vouches for the member by now.
@@ -90,7 +98,41 @@ impl Members {
             self.forget(oldest);
             nodes.push(oldest);
         }
-        Some(Changed { nodes, created: false })
+        Some(Changed { nodes, renamed: false })
+    }
+
+    /// Super-nodes were taken out of the tier at `position`.
+    pub(super) fn retire(&mut self, position: u64, ids: &[u64]) -> Changed {
+        let mut nodes: Vec<NodeId> = ids.iter().copied().map(NodeId).collect();
+        for id in &nodes {
+            self.retired.entry(*id).or_insert(position);
+            let known = self.records.get(id);
+            if known.is_some_and(|record| record.member.role == Role::Super) {
+                self.forget(*id);
+            }
+        }
+        while self.retired.len() > RETIRED_MAX {
+            let oldest = self.retired.iter().min_by_key(|(id, position)| (**position, **id));
+            let Some(oldest) = oldest.map(|(id, _)| *id) else { break };
+            self.retired.remove(&oldest);
+            nodes.push(oldest);
+        }
+        Changed { nodes, renamed: false }
+    }
+
+    /// Takes in the mark of a retired super-node.
+    pub(super) fn restore_retired(&mut self, id: NodeId, position: u64) {
+        self.retired.insert(id, position);
+    }
+
+    /// The position at which this super-node was retired.
+    pub(super) fn retired_at(&self, id: NodeId) -> Option<u64> {
+        self.retired.get(&id).copied()
+    }
+
+    /// Retired super-nodes, and the positions at which they were.
+    pub(super) fn retired(&self) -> &BTreeMap<NodeId, u64> {
+        &self.retired
     }
 
     fn oldest_down(&self) -> Option<NodeId> {
@@ -100,7 +142,6 @@ impl Members {
 
     fn forget(&mut self, id: NodeId) {
         self.records.remove(&id);
-        self.forgotten.insert(id);
     }
 
     /// Takes in a record as it was written.
@@ -121,24 +162,10 @@ impl Members {
         Ok(())
     }
 
-    /// Takes in the mark of a node that will not be back.
-    pub(super) fn restore_forgotten(&mut self, id: NodeId) {
-        self.forgotten.insert(id);
-    }
-
-    /// Nothing says any more that this forgotten node holds anything.
-    pub(super) fn forgotten_wholly(&mut self, id: NodeId) {
-        self.forgotten.remove(&id);
-    }
-
-    /// A node that will not be back and is still said to hold something.
-    pub(super) fn first_forgotten(&self) -> Option<NodeId> {
-        self.forgotten.first().copied()
-    }
-
-    /// Whether the node will not be back.
-    pub(super) fn is_forgotten(&self, id: NodeId) -> bool {
-        self.forgotten.contains(&id)
+    /// Whether a member is down, and has been since this session of its ended.
+    pub(super) fn is_down(&self, id: NodeId, session_id: u64) -> bool {
+        let record = self.records.get(&id);
+        record.is_some_and(|record| !record.member.up && record.session_id == session_id)
     }
 
     /// A member's record, to be written.
@@ -200,8 +227,8 @@ mod tests {
     #[test]
     fn a_member_goes_down_only_with_its_own_session() {
         let mut members = Members::default();
-        assert!(members.put(1, &put(5, "a", 10)).unwrap().created);
-        assert!(!members.put(2, &put(5, "a", 11)).unwrap().created);
+        assert!(members.put(1, &put(5, "a", 10)).is_some());
+        assert!(members.put(2, &put(5, "a", 11)).is_some());
         assert_eq!(members.down(3, &down(5, 10)), None);
         assert!(members.get(NodeId(5)).unwrap().member.up);
         assert!(members.down(4, &down(5, 11)).is_some());
@@ -215,9 +242,8 @@ mod tests {
         let mut members = Members::default();
         members.put(1, &put(5, "a", 10));
         let changed = members.put(2, &put(6, "a", 11)).unwrap();
-        assert_eq!(changed, Changed { nodes: vec![NodeId(5), NodeId(6)], created: true });
+        assert_eq!(changed, Changed { nodes: vec![NodeId(5), NodeId(6)], renamed: false });
         assert_eq!(members.records().count(), 1);
-        assert!(members.is_forgotten(NodeId(5)));
     }
 
     #[test]
@@ -226,7 +252,7 @@ mod tests {
         members.put(1, &put(5, "a", 10));
         assert_eq!(members.put(2, &put(5, "b", 11)), None);
         members.down(3, &down(5, 10));
-        assert!(members.put(4, &put(5, "b", 12)).is_some());
+        assert!(members.put(4, &put(5, "b", 12)).unwrap().renamed);
     }
 
     #[test]
@@ -254,5 +280,33 @@ mod tests {
         }
         assert_eq!(members.records().count(), DOWN_MEMBERS_MAX);
         assert!(members.get(NodeId(1)).is_none());
+    }
+
+    #[test]
+    fn a_retired_super_node_is_never_taken_back() {
+        let mut members = Members::default();
+        let supers = |id, name, session_id| {
+            let mut put = put(id, name, session_id);
+            put.node.as_mut().unwrap().role = v1::Role::Super.into();
+            put
+        };
+        members.put(1, &supers(5, "s", 10)).unwrap();
+        assert_eq!(members.retire(2, &[5]).nodes, [NodeId(5)]);
+        assert!(members.get(NodeId(5)).is_none());
+        assert_eq!(members.put(3, &supers(5, "s", 11)), None);
+        assert!(members.put(4, &supers(6, "s", 12)).is_some(), "the name is free");
+        assert!(members.put(5, &put(5, "n", 13)).is_some(), "a node of that id is no super-node");
+        assert_eq!(members.retired_at(NodeId(5)), Some(2));
+    }
+
+    #[test]
+    fn retired_super_nodes_are_bounded() {
+        let mut members = Members::default();
+        let count = RETIRED_MAX as u64 + 1;
+        for id in 1..count {
+            assert_eq!(members.retire(id, &[id]).nodes, [NodeId(id)]);
+        }
+        assert_eq!(members.retire(count, &[count]).nodes, [NodeId(count), NodeId(1)]);
+        assert_eq!((members.retired().len(), members.retired_at(NodeId(1))), (RETIRED_MAX, None));
     }
 }

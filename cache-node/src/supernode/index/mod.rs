@@ -8,28 +8,46 @@
 //! leases.
 
 mod apply;
+mod audit;
+mod digest;
 mod fences;
 mod members;
-mod overlay;
+mod slot_list;
+mod slots;
+mod staging;
+mod storage;
+mod survey;
 mod tables;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use prost::Message;
 use rocksdb::{DB, WriteBatch};
 use shoal_proto::wire::v1;
-use shoal_proto::{NodeId, ObjectId, ObjectKey};
+use shoal_proto::{NodeId, ObjectId, ObjectKey, ObjectRef};
 use tokio::sync::watch;
 
 use self::apply::Group;
+use self::audit::Audits;
+use self::digest::Digests;
 use self::fences::FenceTable;
 use self::members::Members;
-use self::tables::Fenced;
+use self::slots::Slots;
+use self::tables::FenceEntry;
+use crate::fences::Verdict;
 use crate::membership::Member;
 
+pub(super) use self::apply::CLEAR_HEADS_MAX;
+pub use self::audit::{AuditState, Audited, ends_group};
+pub use self::digest::{DIGEST_VERSION, Digest, DigestAt};
 pub use self::members::Record;
+pub use self::slot_list::Slot;
+pub use self::slots::VoidSlot;
+pub use self::storage::descriptors;
+pub use self::survey::{Piece, Refs};
 pub use self::tables::COLUMN_FAMILIES;
 
 /// A fault of the index; the replica must stop rather than go on with half a change.
@@ -39,7 +57,7 @@ pub enum IndexError {
     #[error("index storage: {0}")]
     Storage(#[from] rocksdb::Error),
     /// The database was opened without a family of the index.
-    #[error("column family {name:?} is missing: open the database with COLUMN_FAMILIES")]
+    #[error("column family {name:?} is missing: open the database with the index's descriptors")]
     Family {
         /// The family's name.
         name: &'static str,
@@ -61,6 +79,15 @@ pub enum Holding {
     Bitmap(Vec<u8>),
 }
 
+/// The holders of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holders {
+    /// Nodes that have all of it.
+    pub complete: Vec<NodeId>,
+    /// Nodes that have some of it.
+    pub partial: Vec<NodeId>,
+}
+
 /// What changed last, for those who wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -74,7 +101,9 @@ pub struct Changes {
 #[derive(Clone, Default)]
 struct Tables {
     members: Arc<Members>,
+    slots: Arc<Slots>,
     fences: Arc<FenceTable>,
+    digests: Arc<Digests>,
 }
 
 /// What readers see: always of one state.
@@ -87,8 +116,17 @@ struct Live {
 /// The replicated state, over RocksDB.
 pub struct Index {
     live: RwLock<Live>,
-    pending: Mutex<Option<Tables>>,
+    pending: Mutex<Option<Pending>>,
     changes: watch::Sender<Changes>,
+    audits: Audits,
+    #[cfg(test)]
+    faulty: std::sync::atomic::AtomicBool,
+}
+
+/// What was applied and is not yet written.
+struct Pending {
+    tables: Tables,
+    audits: Vec<u64>,
 }
 
 impl std::fmt::Debug for Index {
@@ -107,7 +145,14 @@ impl Index {
         let list = tables.members.list();
         let (changes, _) = watch::channel(changes_of(&tables));
         let live = RwLock::new(Live { db, tables, list });
-        Ok(Self { live, pending: Mutex::default(), changes })
+        Ok(Self {
+            live,
+            pending: Mutex::default(),
+            changes,
+            audits: Audits::default(),
+            #[cfg(test)]
+            faulty: false.into(),
+        })
     }
 
     /// Applies positions in order: stages their writes in `batch` and says what each command came
@@ -124,20 +169,29 @@ impl Index {
     ) -> Result<Vec<Vec<v1::CommandReply>>, IndexError> {
         let (db, tables) = self.read(|live| (Arc::clone(&live.db), live.tables.clone()));
         let mut applying = Group::new(tables, &db, batch);
+        #[cfg(test)]
+        applying.be_faulty(self.faulty.load(std::sync::atomic::Ordering::Relaxed));
         let replies = group
             .iter()
             .map(|(position, commands)| applying.position(*position, commands))
             .collect::<Result<_, _>>()?;
-        let tables = applying.into_tables();
-        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(tables);
+        let tables = applying.finish()?;
+        // Of a group that does not end with it, an audit would see too much.
+        let audits = group.last().map(|(_, batch)| audit::audits(batch).collect());
+        let pending = Pending { tables, audits: audits.unwrap_or_default() };
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
         Ok(replies)
     }
 
     /// The last applied group's batch is written: readers see it from here on.
     pub fn committed(&self) {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(tables) = pending {
+        if let Some(Pending { tables, audits }) = pending {
+            let running = tables.digests.last();
             self.publish(tables, None);
+            for id in audits {
+                self.audits.begin(id, self.db(), running);
+            }
         }
     }
 
@@ -177,14 +231,19 @@ impl Index {
         read(&self.live.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The key's current object; `None` when there is none or a purge covers it. Reads the disk.
+    /// The key's current object; `None` when there is none or a hard purge covers it. Under a soft
+    /// one it is fresh until the beginning of time. Reads the disk.
     ///
     /// # Errors
     /// When RocksDB fails or the record cannot be read.
     pub fn head(&self, key: &ObjectKey) -> Result<Option<v1::IndexHead>, IndexError> {
         let (db, fences) = self.read(|live| (live.db.clone(), live.tables.fences.clone()));
-        let head = overlay::read_head(&db, key)?;
-        Ok(head.filter(|head| !fences.covers(key, &head.site, head.fence_position)))
+        let head = storage::read_head(&db, key)?;
+        Ok(head.and_then(|head| match fences.verdict(&fences::subject(key, &head)) {
+            Verdict::Clear => Some(head),
+            Verdict::Stale => Some(v1::IndexHead { fresh_until_ms: 0, ..head }),
+            Verdict::Gone => None,
+        }))
     }
 
     /// Who has what of an object, in the order of node ids, whether they are up or not. Reads the
@@ -193,16 +252,23 @@ impl Index {
     /// # Errors
     /// When RocksDB fails or a record cannot be read.
     pub fn holders(&self, object: &ObjectId) -> Result<Vec<(NodeId, Holding)>, IndexError> {
-        let corrupt = || IndexError::Corrupt { family: tables::HOLDERS };
-        overlay::scan(&self.db(), tables::HOLDERS, object.as_bytes())?
-            .map(|entry| {
-                let (key, value) = entry?;
-                let node = tables::holder_node(&key).ok_or_else(corrupt)?;
-                let complete = value.is_empty();
-                let bitmap = || Holding::Bitmap(value.into_vec());
-                Ok((node, if complete { Holding::Complete } else { bitmap() }))
-            })
-            .collect()
+        let (db, slots) = self.read(|live| (live.db.clone(), live.tables.slots.clone()));
+        storage::holdings(&db, &slots, object.into())
+    }
+
+    /// Who has all, and who some, of each of many objects, whether they are up or not. Reads the
+    /// disk.
+    ///
+    /// # Errors
+    /// When RocksDB fails or a record cannot be read.
+    pub fn locate(&self, objects: &[ObjectRef]) -> Result<Vec<Holders>, IndexError> {
+        let (db, slots) = self.read(|live| (live.db.clone(), live.tables.slots.clone()));
+        storage::locate(&db, &slots, objects)
+    }
+
+    /// Whether the index counts what a node says that it holds.
+    pub fn has_slot(&self, node: NodeId) -> bool {
+        self.read(|live| live.tables.slots.of(node).is_some())
     }
 
     /// All members in the order of their ids, and the position at which they last changed.
@@ -220,9 +286,48 @@ impl Index {
         self.read(|live| live.tables.members.get(id).cloned())
     }
 
+    /// The session of a member that is up.
+    pub fn session_of(&self, id: NodeId) -> Option<u64> {
+        self.read(|live| {
+            let record = live.tables.members.get(id).filter(|record| record.member.up);
+            record.map(|record| record.session_id)
+        })
+    }
+
     /// All members with their sessions, in the order of their ids.
     pub fn records(&self) -> Vec<Record> {
         self.read(|live| live.tables.members.records().cloned().collect())
+    }
+
+    /// Super-nodes that were taken out of the tier, and the positions at which they were.
+    pub fn retired(&self) -> BTreeMap<NodeId, u64> {
+        self.read(|live| live.tables.members.retired().clone())
+    }
+
+    /// Whether this super-node was taken out of the tier.
+    pub fn is_retired(&self, id: NodeId) -> bool {
+        self.read(|live| live.tables.members.retired_at(id).is_some())
+    }
+
+    /// The running digest as of the last position that had commands.
+    pub fn digest(&self) -> DigestAt {
+        self.read(|live| live.tables.digests.last())
+    }
+
+    /// Running digests as of some positions, oldest first.
+    pub fn digests(&self) -> Vec<DigestAt> {
+        self.read(|live| live.tables.digests.all())
+    }
+
+    /// From here on, this replica does not do what announcements say.
+    #[cfg(test)]
+    pub(super) fn be_faulty(&self) {
+        self.faulty.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// How an audit stands; `None` when this replica has not come to it, or has forgotten it.
+    pub fn audit(&self, id: u64) -> Option<AuditState> {
+        self.audits.get(id)
     }
 
     /// Fences that came after `position`, oldest first; one without a matcher stands for those that
@@ -244,7 +349,7 @@ impl Index {
     /// About how many heads the index holds.
     pub fn heads_estimate(&self) -> u64 {
         let db = self.db();
-        let family = overlay::family(&db, tables::HEADS).ok();
+        let family = storage::family(&db, tables::HEADS).ok();
         let property = rocksdb::properties::ESTIMATE_NUM_KEYS;
         let estimate = family.map(|family| db.property_int_value_cf(family, property));
         estimate.and_then(Result::ok).flatten().unwrap_or_default()
@@ -258,26 +363,37 @@ fn changes_of(tables: &Tables) -> Changes {
 /// Reads from `db` what lives in memory.
 fn load(db: &DB) -> Result<Tables, IndexError> {
     for name in COLUMN_FAMILIES {
-        overlay::family(db, name)?;
+        storage::family(db, name)?;
     }
-    let mut members = Members::default();
-    for entry in overlay::scan(db, tables::MEMBERS, &[])? {
+    let (mut members, mut slots) = (Members::default(), Slots::default());
+    for entry in storage::scan(db, tables::MEMBERS, &[])? {
         let (key, value) = entry?;
         let corrupt = || IndexError::Corrupt { family: tables::MEMBERS };
         if tables::is_member_key(&key) {
             let record = v1::MemberRecord::decode(&*value).map_err(|_| corrupt())?;
             members.restore(record).map_err(|_| corrupt())?;
+        } else if let Some(id) = tables::retired_node(&key) {
+            let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
+            members.restore_retired(id, u64::from_be_bytes(position));
         } else {
-            members.restore_forgotten(tables::forgotten_node(&key).ok_or_else(corrupt)?);
+            let slot = tables::slot_of_key(&key).ok_or_else(corrupt)?;
+            slots.restore(slot, v1::SlotRecord::decode(&*value).map_err(|_| corrupt())?);
         }
     }
     let mut fences = FenceTable::default();
-    for entry in overlay::scan(db, tables::FENCES, &[])? {
+    for entry in storage::scan(db, tables::FENCES, &[])? {
         let (key, value) = entry?;
         let corrupt = || IndexError::Corrupt { family: tables::FENCES };
         let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
-        let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
+        let fenced = FenceEntry::decode(&key).ok_or_else(corrupt)?;
         fences.restore(u64::from_be_bytes(position), fenced);
     }
-    Ok(Tables { members: Arc::new(members), fences: Arc::new(fences) })
+    let (members, slots, fences) = (Arc::new(members), Arc::new(slots), Arc::new(fences));
+    Ok(Tables { members, slots, fences, digests: Arc::new(load_digests(db)?) })
+}
+
+fn load_digests(db: &DB) -> Result<Digests, IndexError> {
+    let found = db.get_pinned_cf(storage::family(db, tables::DIGEST)?, tables::RUNNING)?;
+    let corrupt = || IndexError::Corrupt { family: tables::DIGEST };
+    found.map_or_else(|| Ok(Digests::default()), |v| Digests::restore(&v).ok_or_else(corrupt))
 }

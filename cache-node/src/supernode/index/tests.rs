@@ -4,8 +4,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use rocksdb::{IteratorMode, Options};
-use shoal_proto::limits::CHUNKS_MAX;
-use shoal_proto::wire::v1::{command::Command, fence_matcher::Matcher, holder_change::Change};
+use shoal_proto::limits::{ANNOUNCE_CHANGES_MAX, CHUNKS_MAX};
+use shoal_proto::wire::v1::{command::Command, fence_matcher::Matcher};
 
 use super::*;
 
@@ -13,7 +13,8 @@ fn open(dir: &Path) -> Index {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
-    Index::open(Arc::new(DB::open_cf(&options, dir, COLUMN_FAMILIES).unwrap())).unwrap()
+    let descriptors = descriptors(&options);
+    Index::open(Arc::new(DB::open_cf_descriptors(&options, dir, descriptors).unwrap())).unwrap()
 }
 
 fn run(index: &Index, group: &[(u64, v1::CommandBatch)]) -> Vec<Vec<v1::CommandReply>> {
@@ -57,25 +58,55 @@ fn head(k: u8, o: u8, fence_position: u64, publisher: u64) -> Command {
         chunk_count: 1,
         fresh_until_ms: 1_000,
         fence_position,
+        labels: None,
         publisher_node_id: publisher,
     })
 }
 
-fn change(node_id: u64, k: u8, o: u8, change: Change) -> Command {
-    let change = v1::HolderChange {
-        object_id: object(o).to_wire(),
-        key: key(k).to_wire(),
-        change: Some(change),
-    };
-    Command::Holders(v1::NodeHolders { node_id, changes: vec![change] })
+fn refs(objects: impl IntoIterator<Item = u8>) -> bytes::Bytes {
+    objects.into_iter().flat_map(|o| ObjectRef::from(&object(o)).0).collect::<Vec<_>>().into()
+}
+
+fn has(node_id: u64, objects: impl IntoIterator<Item = u8>) -> Command {
+    Command::Holders(v1::NodeHolders { node_id, complete: refs(objects), ..Default::default() })
+}
+
+fn lacks(node_id: u64, objects: impl IntoIterator<Item = u8>) -> Command {
+    Command::Holders(v1::NodeHolders { node_id, gone: refs(objects), ..Default::default() })
+}
+
+fn has_some(node_id: u64, o: u8, chunks: Vec<u8>) -> Command {
+    let partial = vec![v1::PartialHolding { object_ref: refs([o]), chunks: chunks.into() }];
+    Command::Holders(v1::NodeHolders { node_id, partial, ..Default::default() })
+}
+
+/// What the leader would propose after a look through everything.
+fn clearing(index: &Index) -> Vec<Command> {
+    let voids = index.void_slots();
+    let slots: Vec<_> = voids.iter().map(|void| void.slot).collect();
+    let complete = index.complete_of(&slots, &[], usize::MAX).unwrap().found;
+    let partial = index.partial_of(&slots, &[], usize::MAX).unwrap().found;
+    let of = |refs: &Refs, slot| refs.get(&slot).cloned().unwrap_or_default().into();
+    let holdings = voids.iter().map(|void| v1::VoidHoldings {
+        slot: Some((*void).into()),
+        complete: of(&complete, void.slot),
+        partial: of(&partial, void.slot),
+    });
+    let heads = index.useless_heads(&[], usize::MAX).unwrap().found;
+    let heads: Vec<_> = heads.iter().flat_map(ObjectKey::as_bytes).copied().collect();
+    let clear =
+        v1::Clear { holdings: holdings.collect(), heads: heads.into(), ..Default::default() };
+    let slots = voids.into_iter().map(v1::VoidSlot::from).collect();
+    let free = v1::Clear { slots, ..Default::default() };
+    vec![Command::Clear(clear), Command::Clear(free)]
 }
 
 fn fence_key(k: u8) -> Command {
-    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Key(key(k).to_wire())) })
+    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Key(key(k).to_wire())), soft: false })
 }
 
 fn fence_site(site: &str) -> Command {
-    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())) })
+    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())), soft: false })
 }
 
 #[test]
@@ -136,51 +167,167 @@ fn a_fence_refuses_older_fills_and_hides_older_heads() {
 }
 
 #[test]
-fn a_head_goes_with_its_last_holder() {
+fn a_head_is_cleared_when_nobody_holds_it() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
-    run(&index, &[at(1, [join(5), join(6), head(2, 9, 0, 5)])]);
-    run(&index, &[at(2, [change(6, 2, 9, Change::Complete(true))])]);
-    run(&index, &[at(3, [change(5, 2, 9, Change::Gone(true))])]);
-    assert!(index.head(&key(2)).unwrap().is_some());
-    run(&index, &[at(4, [change(6, 2, 9, Change::Gone(true))])]);
-    assert!(index.head(&key(2)).unwrap().is_none());
+    run(&index, &[at(1, [join(5), join(6), head(2, 9, 0, 5), head(3, 8, 0, 5)])]);
+    run(&index, &[at(2, [has(6, [9]), lacks(5, [9])])]);
+    assert_eq!(index.holders(&object(9)).unwrap(), [(NodeId(6), Holding::Complete)]);
+    assert!(index.useless_heads(&[], 10).unwrap().found.is_empty());
+    run(&index, &[at(3, [lacks(6, [9])])]);
     assert!(index.holders(&object(9)).unwrap().is_empty());
+    assert_eq!(index.useless_heads(&[], 10).unwrap().found, [key(2)]);
+    // A node comes by the object between the leader's look and its proposal.
+    let clear = clearing(&index);
+    run(&index, &[at(4, [has_some(5, 9, vec![1])]), at(5, clear.clone())]);
+    assert!(index.head(&key(2)).unwrap().is_some());
+    run(&index, &[at(6, [lacks(5, [9])]), at(7, clear)]);
+    assert!(index.head(&key(2)).unwrap().is_none());
+    assert!(index.head(&key(3)).unwrap().is_some());
+}
+
+#[test]
+fn heads_that_a_fence_covers_are_cleared() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    run(&index, &[at(1, [join(5), head(2, 9, 0, 5), head(3, 8, 0, 5), fence_site("docs")])]);
+    assert_eq!(index.useless_heads(&[], 10).unwrap().found, [key(2)]);
+    run(&index, &[at(2, clearing(&index))]);
+    assert!(storage::read_head(&index.db(), &key(2)).unwrap().is_none());
+    assert!(index.head(&key(3)).unwrap().is_some());
 }
 
 #[test]
 fn holders_announce_all_or_some_chunks_within_limits() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
-    run(&index, &[at(1, [join(5), change(5, 2, 9, Change::Chunks(vec![0b101].into()))])]);
-    assert_eq!(index.holders(&object(9)).unwrap(), [(NodeId(5), Holding::Bitmap(vec![0b101]))]);
-    let long = vec![0xff; CHUNKS_MAX as usize / 8 + 1];
+    let found = |o| index.holders(&object(o)).unwrap();
+    run(&index, &[at(1, [join(5), has_some(5, 9, vec![0b101])])]);
+    assert_eq!(found(9), [(NodeId(5), Holding::Bitmap(vec![0b101]))]);
+    run(&index, &[at(2, [has(5, [9])])]);
+    assert_eq!(found(9), [(NodeId(5), Holding::Complete)]);
+    run(&index, &[at(3, [has_some(5, 9, vec![0b10])]), at(4, [has_some(5, 7, vec![1])])]);
+    assert_eq!(found(9), [(NodeId(5), Holding::Bitmap(vec![0b10]))], "it lost some");
+    run(&index, &[at(5, [lacks(5, [9])])]);
+    assert!(found(9).is_empty());
+    let many = vec![ObjectRef::from(&object(8)).0; ANNOUNCE_CHANGES_MAX + 1].concat();
+    let torn = v1::NodeHolders { node_id: 5, complete: vec![8; 13].into(), ..Default::default() };
     let refused = [
-        change(5, 2, 8, Change::Chunks(long.into())),
-        change(5, 2, 8, Change::Chunks(Vec::new().into())),
-        change(5, 2, 8, Change::Complete(false)),
-        change(7, 2, 8, Change::Complete(true)),
+        has_some(5, 8, vec![0xff; CHUNKS_MAX as usize / 8 + 1]),
+        has_some(5, 8, Vec::new()),
+        has(7, [8]),
+        Command::Holders(torn.clone()),
+        Command::Holders(v1::NodeHolders { complete: many.into(), ..torn }),
     ];
-    let replies = run(&index, &[at(2, refused)]);
+    let replies = run(&index, &[at(6, refused)]);
     assert!(replies[0].iter().all(|reply| reply.refused), "{replies:?}");
-    assert!(index.holders(&object(8)).unwrap().is_empty());
+    assert!(found(8).is_empty());
+    let located = index.locate(&[object(7), object(8)].map(|o| ObjectRef::from(&o))).unwrap();
+    assert_eq!(located[0], Holders { complete: vec![], partial: vec![NodeId(5)] });
+    assert_eq!(located[1], Holders::default());
 }
 
 #[test]
 fn a_replaced_node_holds_nothing_any_more() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
-    let holdings = (0..100).map(|o| change(5, 2, o, Change::Complete(true)));
-    run(&index, &[at(1, [join(5), head(2, 9, 0, 5)]), at(2, holdings)]);
+    let some = has_some(5, 200, vec![1]);
+    run(&index, &[at(1, [join(5), join(4), head(2, 9, 0, 5), has(5, 0..100), has(4, [3]), some])]);
     let Command::PutMember(mut put) = join(6) else { unreachable!() };
     put.node.as_mut().unwrap().name = "n5".into();
-    run(&index, &[at(3, [Command::PutMember(put)])]);
+    assert!(run(&index, &[at(3, [Command::PutMember(put)])])[0][0].created);
     assert!(index.member(NodeId(5)).is_none());
-    let left = |index: &Index| (0..100).any(|o| !index.holders(&object(o)).unwrap().is_empty());
-    assert!(left(&index), "it takes more than one position");
-    run(&index, &[at(4, [])]);
-    assert!(!left(&index));
+    assert!(index.holders(&object(9)).unwrap().is_empty(), "at once");
+    assert_eq!(index.holders(&object(3)).unwrap(), [(NodeId(4), Holding::Complete)]);
+    assert_eq!(index.void_slots(), [VoidSlot { slot: 1, since: 3, partials: true }]);
+    // Its slot is nobody's before its records are gone.
+    let late = run(&index, &[at(4, [has(5, [101]), join(7), has(7, [77])])]);
+    assert!(late[0][0].refused);
+    assert_eq!(index.holders(&object(77)).unwrap(), [(NodeId(7), Holding::Complete)]);
+    let clear = clearing(&index);
+    run(&index, &[at(5, clear.clone())]);
+    assert!(index.void_slots().is_empty());
+    assert_eq!(index.complete_of(&[1], &[], usize::MAX).unwrap().found, Refs::new());
+    assert_eq!(index.partial_of(&[1], &[], usize::MAX).unwrap().found, Refs::new());
     assert!(index.head(&key(2)).unwrap().is_none(), "nobody can serve it");
+    // The slot is another's now: what was proposed against its former node does nothing.
+    run(&index, &[at(6, [join(8), has(8, [9])]), at(7, clear)]);
+    assert_eq!(index.holders(&object(9)).unwrap(), [(NodeId(8), Holding::Complete)]);
+    assert_eq!(index.complete_of(&[1], &[], usize::MAX).unwrap().found.len(), 1);
+}
+
+#[test]
+fn a_member_long_down_is_to_announce_everything_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    let down = |session_id| v1::MemberDown { node_id: 5, session_id };
+    let expire = |session_id| {
+        let expired = vec![down(session_id)];
+        Command::Clear(v1::Clear { expired, ..Default::default() })
+    };
+    run(&index, &[at(1, [join(5), has(5, [9])]), at(2, [expire(5)])]);
+    assert!(index.has_slot(NodeId(5)), "it is up");
+    run(&index, &[at(3, [Command::MemberDown(down(5))]), at(4, [expire(4)])]);
+    assert_eq!(index.holders(&object(9)).unwrap().len(), 1, "it may be back");
+    assert!(!run(&index, &[at(5, [join(5)])])[0][0].created);
+    run(&index, &[at(6, [Command::MemberDown(down(5)), expire(5)])]);
+    assert!(index.holders(&object(9)).unwrap().is_empty());
+    assert!(index.member(NodeId(5)).is_some() && !index.has_slot(NodeId(5)));
+    assert!(run(&index, &[at(7, [join(5)])])[0][0].created);
+    assert!(index.holders(&object(9)).unwrap().is_empty());
+}
+
+#[test]
+fn a_survey_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    run(&index, &[at(1, [join(5), has(5, 0..10)])]);
+    let (mut found, mut from, mut pieces) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let piece = index.complete_of(&[1], &from, 4).unwrap();
+        found.extend(piece.found.into_values().flatten());
+        pieces += 1;
+        match piece.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    assert_eq!((pieces, found), (3, refs(0..10).to_vec()));
+}
+
+#[test]
+fn a_head_takes_the_same_room_however_large_its_object_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    let Command::PutHead(mut large) = head(4, 8, 0, 5) else { unreachable!() };
+    (large.length, large.chunk_count) = (u64::from(CHUNKS_MAX) << 20, CHUNKS_MAX);
+    run(&index, &[at(1, [join(5), head(2, 9, 0, 5), Command::PutHead(large)])]);
+    let db = index.db();
+    let heads = db.cf_handle("heads").unwrap();
+    let bytes = |k| db.get_cf(heads, key(k).as_bytes()).unwrap();
+    let (small, large) = (bytes(2).unwrap().len(), bytes(4).unwrap().len());
+    assert!(large - small <= 8, "numbers alone differ: {small} and {large} bytes");
+    assert!(large < 160, "{large} bytes");
+    assert_eq!(index.holders(&object(8)).unwrap().len(), 1);
+}
+
+#[test]
+fn the_digest_tells_what_was_applied_apart() {
+    let dirs = [0, 1, 2, 3].map(|_| tempfile::tempdir().unwrap());
+    let digest = |dir: &tempfile::TempDir, commands: Vec<Command>| {
+        let index = open(dir.path());
+        run(&index, &[at(1, [join(5), join(6)])]);
+        run(&index, &[at(2, commands)]);
+        let digest = index.digest();
+        drop(index);
+        assert_eq!(open(dir.path()).digest(), digest, "after a restart");
+        assert_eq!(digest.position, 2);
+        digest.digest
+    };
+    let first = digest(&dirs[0], vec![has(5, [1, 2]), has(6, [3])]);
+    assert_ne!(first, digest(&dirs[1], vec![has(5, [1, 2]), has(5, [3])]));
+    assert_ne!(first, digest(&dirs[2], vec![has(5, [1, 2]), lacks(6, [3])]));
+    assert_eq!(first, digest(&dirs[3], vec![has(5, [1, 2]), has(7, [9]), has(6, [3])]), "refused");
 }
 
 #[test]
@@ -230,11 +377,8 @@ fn contents(index: &Index) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
 
 fn any_command() -> impl Strategy<Value = Command> {
     let (node, small) = (1u64..5, 0u8..6);
-    let what = prop_oneof![
-        Just(Change::Complete(true)),
-        Just(Change::Gone(true)),
-        Just(Change::Chunks(vec![1].into())),
-    ];
+    let some = prop::collection::vec(0u8..6, 0..4);
+    let void = (1u32..6, 0u64..20).prop_map(|(slot, since)| v1::VoidSlot { slot, since });
     prop_oneof![
         (1u64..5, 1u64..3).prop_map(|(id, name)| {
             let Command::PutMember(mut put) = join(id) else { unreachable!() };
@@ -245,7 +389,19 @@ fn any_command() -> impl Strategy<Value = Command> {
             .prop_map(|id| Command::MemberDown(v1::MemberDown { node_id: id, session_id: id })),
         (small.clone(), small.clone(), 0u64..20, node.clone())
             .prop_map(|(k, o, fence, publisher)| head(k, o, fence, publisher)),
-        (node, small.clone(), small.clone(), what).prop_map(|(n, k, o, c)| change(n, k, o, c)),
+        (node.clone(), some.clone()).prop_map(|(n, o)| has(n, o)),
+        (node.clone(), some.clone()).prop_map(|(n, o)| lacks(n, o)),
+        (node.clone(), small.clone()).prop_map(|(n, o)| has_some(n, o, vec![1])),
+        (node, void, some).prop_map(|(n, void, some)| Command::Clear(v1::Clear {
+            expired: vec![v1::MemberDown { node_id: n, session_id: n }],
+            holdings: vec![v1::VoidHoldings {
+                slot: Some(void),
+                complete: refs(some.clone()),
+                partial: refs(some.clone()),
+            }],
+            slots: if some.len() == 1 { vec![void] } else { vec![] },
+            heads: some.iter().flat_map(|k| *key(*k).as_bytes()).collect::<Vec<_>>().into(),
+        })),
         small.prop_map(fence_key),
         Just(fence_site("docs")),
     ]
@@ -276,6 +432,7 @@ proptest! {
         }
         prop_assert_eq!(one_replies, other_replies);
         prop_assert_eq!(contents(&one), contents(&other));
+        prop_assert_eq!(one.digests(), other.digests());
         let before = (one.records(), one.fences_after(0));
         one.replace(one.db()).unwrap();
         prop_assert_eq!((one.records(), one.fences_after(0)), before);

@@ -1,26 +1,22 @@
-//! What only the leader can do: writing, reading linearizably, taking in members. Asked of the
-//! leader from any super-node, through an election if need be.
+//! What only the leader can do: writing, and reading linearizably. Asked of the leader from any
+//! super-node, through an election if need be.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use openraft::ChangeMembers;
 use openraft::errors::{ClientWriteError, ForwardToLeader, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
 use prost::Message;
 use shoal_proto::limits::RPC_DEADLINE_MS;
-use shoal_proto::wire::v1::raft_client::RaftClient;
-use shoal_proto::wire::{WireError, check_node_info, v1};
+use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
 use tokio::sync::watch;
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
-use super::network::{Network, node_of};
+use super::network::Network;
 use super::wire::{Batch, Types};
-use super::{Raft, TierState, closed};
+use super::{Raft, RaftClient, TierState, closed};
 use crate::clock;
 use crate::rpc::{MESSAGE_BYTES_MAX, with_deadline};
 
@@ -59,7 +55,7 @@ impl Raft {
             async move { raft.write(batch).await }.boxed()
         };
         let node_id = self.inner.me;
-        let remote = move |mut leader: RaftClient<Channel>| {
+        let remote = move |mut leader: RaftClient| {
             let request = v1::ProposeRequest { node_id, batch: Some(batch.clone()) };
             let proposed = |v1::ProposeReply { position, replies }| Proposed { position, replies };
             async move { Ok(leader.propose(request).await?.map(proposed)) }.boxed()
@@ -75,7 +71,7 @@ impl Raft {
     pub async fn read_barrier(&self, deadline: Duration) -> Result<u64, RpcError> {
         let local = |raft: Self| async move { raft.read_position().await }.boxed();
         let request = v1::ReadPositionRequest { node_id: self.inner.me };
-        let remote = move |mut leader: RaftClient<Channel>| {
+        let remote = move |mut leader: RaftClient| {
             async move { Ok(leader.read_position(request).await?.map(|reply| reply.position)) }
                 .boxed()
         };
@@ -84,45 +80,6 @@ impl Raft {
         let left = deadline.saturating_sub(clock::since(started));
         self.wait_applied(position, left).await?;
         Ok(position)
-    }
-
-    /// On the leader: takes a super-node into the tier, as a learner until it has caught up, then
-    /// as a voter. One at a time. Asking again, also after an unknown outcome, does no harm.
-    ///
-    /// # Errors
-    /// `Redirect` with the leader's address elsewhere, `Denied` when the id is another member's,
-    /// `Retry` when it has not caught up within `deadline`.
-    pub async fn join(&self, info: v1::NodeInfo, deadline: Duration) -> Result<u64, RpcError> {
-        check_node_info(&info)?;
-        if info.role() != v1::Role::Super {
-            return Err(WireError::field("role", info.role, "super").into());
-        }
-        let late = |_| RpcError::new(ErrorKind::Retry, "the new super-node has not caught up yet");
-        tokio::time::timeout(deadline, self.take_in(&info)).await.map_err(late)?
-    }
-
-    async fn take_in(&self, info: &v1::NodeInfo) -> Result<u64, RpcError> {
-        let _turn = self.inner.joins.lock().await;
-        if !self.is_leader() {
-            let leader = self.state().leader;
-            return Err(self.redirect(leader.map(|id| id.0)));
-        }
-        let id = info.node_id;
-        if let Some(member) = self.member(id).filter(|member| member.name != info.name) {
-            let message =
-                format!("super-node {} is {:?}, not {:?}", NodeId(id), member.name, info.name);
-            return Err(RpcError::new(ErrorKind::Denied, message));
-        }
-        self.learn_address(info);
-        if self.state().voters.contains(&NodeId(id)) {
-            return Ok(self.state().applied);
-        }
-        let core = &self.inner.core;
-        let refused = |error| self.write_error(error);
-        core.add_learner(id, node_of(info), true).await.map_err(refused)?;
-        let voter = ChangeMembers::AddVoterIds(BTreeSet::from([id]));
-        let done = core.change_membership(voter, true).await.map_err(refused)?;
-        Ok(done.log_id.index)
     }
 
     /// Writes `batch` if this super-node leads.
@@ -144,7 +101,7 @@ impl Raft {
         Ok(position.index())
     }
 
-    fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> RpcError {
+    pub(super) fn write_error(&self, error: RaftError<Types, ClientWriteError<Types>>) -> RpcError {
         use ClientWriteError as E;
         match error {
             RaftError::APIError(E::ForwardToLeader(to) | E::LogEntryDiscarded(to)) => {
@@ -159,7 +116,7 @@ impl Raft {
         self.redirect(to.leader_id)
     }
 
-    fn redirect(&self, leader: Option<u64>) -> RpcError {
+    pub(super) fn redirect(&self, leader: Option<u64>) -> RpcError {
         let leader = leader.filter(|id| *id != self.inner.me);
         let address = leader.and_then(|id| self.address_of(NodeId(id))).unwrap_or_default();
         RpcError::redirect("another super-node leads", address)
@@ -167,11 +124,11 @@ impl Raft {
 
     /// Runs `local` here while this super-node leads, else `remote` with a client for the leader;
     /// again whenever the leader changes or a try fails for now, until `deadline`.
-    async fn at_leader<T>(
+    pub(super) async fn at_leader<T>(
         &self,
         deadline: Duration,
         local: impl Fn(Self) -> BoxFuture<'static, Result<T, RpcError>>,
-        remote: impl Fn(RaftClient<Channel>) -> BoxFuture<'static, Result<Response<T>, Status>>,
+        remote: impl Fn(RaftClient) -> BoxFuture<'static, Result<Response<T>, Status>>,
     ) -> Result<T, RpcError> {
         let mut last = String::from("no leader is known");
         let tries = async {
@@ -219,7 +176,7 @@ impl Raft {
         })
     }
 
-    fn client(&self, id: NodeId) -> Result<RaftClient<Channel>, RpcError> {
+    pub(super) fn client(&self, id: NodeId) -> Result<RaftClient, RpcError> {
         let Network { book, channels, .. } = &self.inner.network;
         book.client(channels, id.0, self.member(id.0).as_ref())
     }

@@ -8,20 +8,44 @@
 //! | file | purpose |
 //! |---|---|
 //! | `wire` | the library's types and our messages |
-//! | `log`, `machine`, `snapshot`, `disk` | storage |
+//! | `log`, `durable`, `sizes` | the log, how far it is durable, how long it is |
+//! | `machine`, `state`, `snapshot`, `receive` | the state, its copies, and where they come from |
+//! | `compact` | when to take a snapshot, what to purge |
+//! | `disk` | what they have in common |
+//! | `peers` | comparing indexes with one another |
 //! | `network`, `service` | the two sides of calls between super-nodes |
 //! | `leader` | what only the leader can do, asked of it from anywhere |
+//! | `plan` | PURE: one change of the membership, or why not |
+//! | `members`, `entry`, `roster` | changing the membership, the way into it, who is in it |
+//! | `generation` | which tier the data belongs to, and whether it may take part |
+//! | `recovery` | going on from one survivor, offline |
+//! | `lost` | a leader whose process has ended is found before its lease runs out |
 //! | `watch` | what this super-node knows of the tier |
 //!
-//! Not here: removing members; who should be one.
+//! Not here: who should be a member.
 
+mod compact;
 mod disk;
+mod durable;
+mod entry;
+mod generation;
 mod leader;
 mod log;
+mod lost;
 mod machine;
+mod members;
 mod network;
+mod peers;
+pub(crate) mod plan;
+mod receive;
+pub mod recovery;
+mod roster;
 mod service;
+#[cfg(test)]
+pub(super) mod simulated;
+mod sizes;
 mod snapshot;
+mod state;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -29,7 +53,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,18 +62,26 @@ use openraft::{Config, SnapshotPolicy};
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::raft_server::RaftServer;
 use shoal_proto::{ClusterId, ErrorKind, NodeId, RpcError};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 
+use self::compact::Compaction;
 use self::disk::Alive;
+use self::generation::{Stamp, Standing};
 use self::log::LogStore;
-use self::machine::{Machine, State};
+use self::machine::Machine;
 use self::network::{AddressBook, Network, node_of};
+use self::state::State;
 use self::wire::Types;
 use super::index::{Index, IndexError};
+use crate::files::FileError;
 use crate::metrics::IndexMetrics;
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
 use crate::tasks::Tasks;
 
+pub use self::generation::Ended;
 pub use self::leader::Proposed;
+pub use self::plan::Mark;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
 
@@ -58,7 +90,8 @@ const HEARTBEAT_MS: u64 = 200;
 /// A follower stands for election when it has heard nothing for the lease, which the library takes
 /// to be the maximum, plus a time drawn between the two: 950 to 1,200 milliseconds. That is almost
 /// five heartbeats, since two busy cores delay one by hundreds of milliseconds and a needless
-/// election costs more than it gains; and a lost leader is still replaced in little over a second.
+/// election costs more than it gains; and a lost leader is still replaced in little over a second,
+/// one whose process has ended much sooner: see `lost`.
 const ELECTION_MIN_MS: u64 = 350;
 const ELECTION_MAX_MS: u64 = 600;
 /// Deadline of a whole snapshot's transfer and installation, in milliseconds.
@@ -85,13 +118,15 @@ pub struct RaftConfig {
     pub dir: PathBuf,
     /// Makes a new tier of this super-node alone when there is no data; ignored when there is.
     pub bootstrap: bool,
+    /// Calls others from the start; else from [`Raft::stand`] on.
+    pub stands: bool,
 }
 
 /// A super-node's consensus cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum RaftError {
     /// The directory is another's.
-    #[error("raft log {}: belongs to super-node {found}, not {expected}; use its own data directory", path.display())]
+    #[error("raft data {}: belongs to super-node {found}, not {expected}; use its own data directory", path.display())]
     Foreign {
         /// Which database.
         path: PathBuf,
@@ -110,6 +145,41 @@ pub enum RaftError {
         /// The last position.
         last: Option<u64>,
     },
+    /// The log is not what was written: what others count on may be missing.
+    #[error("raft log {}: is damaged: {what}; this super-node must not vote any more: empty the data directory and join under a new node id", path.display())]
+    Damaged {
+        /// Which database.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The state and its snapshot are damaged, and the log begins after what is left.
+    #[error("raft state {}: ends at {state:?}, but the log begins after {purged}, and no snapshot is whole; empty the data directory and join under a new node id", path.display())]
+    Lost {
+        /// Which directory.
+        path: PathBuf,
+        /// Up to where there is a state.
+        state: Option<u64>,
+        /// Up to where the log was purged.
+        purged: u64,
+    },
+    /// The data is of a super-node that takes part no longer.
+    #[error("{}: {ended}", path.display())]
+    Ended {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        ended: Ended,
+    },
+    /// Half of it is what it was, half what it is to be.
+    #[error("{}: a recovery was interrupted; run `shoal recover` again to finish it", path.display())]
+    Recovering {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A file beside the log cannot be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The database failed.
     #[error("raft database: {0}")]
     Store(#[from] rocksdb::Error),
@@ -124,33 +194,27 @@ pub enum RaftError {
     Core(String),
 }
 
-/// When snapshots are taken and logs purged, in entries.
-#[derive(Clone, Copy, Debug)]
-struct Compaction {
-    /// A snapshot after so many.
-    every: u64,
-    /// Kept behind a snapshot, so that a short absence needs no snapshot.
-    keep: u64,
-    /// A follower further behind gets a snapshot; above `every`, or it would not help.
-    lag: u64,
-}
-
-impl Default for Compaction {
-    fn default() -> Self {
-        Self { every: 10_000, keep: 5_000, lag: 20_000 }
+impl RaftError {
+    fn foreign(path: &Path, found: &v1::RaftIdentity, mine: &v1::RaftIdentity) -> Self {
+        let name =
+            |who: &v1::RaftIdentity| format!("{} of cluster {}", who.node_id, who.cluster_id);
+        Self::Foreign { path: path.to_owned(), found: name(found), expected: name(mine) }
     }
 }
 
 type Core = openraft::Raft<Types, Machine>;
+type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Stamp>>;
 
 struct Inner {
     me: u64,
     core: Core,
     network: Network,
     state: Arc<State>,
+    standing: Standing,
     tier: tokio::sync::watch::Receiver<TierState>,
     applied: tokio::sync::watch::Receiver<u64>,
     metrics: IndexMetrics,
+    heard: lost::Heard,
     joins: tokio::sync::Mutex<()>,
     receiving: tokio::sync::Mutex<()>,
     alive: std::sync::Weak<()>,
@@ -188,18 +252,22 @@ impl Raft {
         let cluster_id = config.cluster_id.to_string();
         let dir = config.dir.join("raft");
         let opening = metrics.clone();
+        let standing_tasks = tasks.clone();
+        let identity = v1::RaftIdentity { cluster_id, node_id: me };
         let open = move || {
-            let state = State::open(&dir, Arc::clone(&alive))?;
-            let identity = v1::RaftIdentity { cluster_id, node_id: me };
-            let log = LogStore::open(&dir.join("log"), &identity, opening, alive)?;
-            Ok::<_, RaftError>((Arc::new(state), log))
+            std::fs::create_dir_all(&dir)?;
+            let standing = Standing::open(&dir, standing_tasks)?;
+            let (state, log) = open(&dir, &identity, opening, alive)?;
+            Ok::<_, RaftError>((state, log, standing))
         };
-        let (state, log) =
+        let (state, log, standing) =
             crate::tasks::blocking("raft open", open).await.map_err(core_error)??;
         let (applying, applied) = tokio::sync::watch::channel(0);
-        let machine = Machine::new(Arc::clone(&state), applying, metrics.clone())?;
+        let sizes = Arc::clone(log.sizes());
+        let machine = Machine::new(Arc::clone(&state), applying, log.progress(), metrics.clone())?;
         let index = Arc::clone(state.index());
-        let network = Network { me, book: AddressBook::default(), channels };
+        let book = AddressBook::new(standing.generation.clone(), config.stands);
+        let network = Network { me, book, channels };
         let settings = Arc::new(settings(&config.cluster_id, compaction)?);
         let core = Core::new(me, settings, network.clone(), log, machine).await;
         let core = core.map_err(core_error)?;
@@ -208,10 +276,25 @@ impl Raft {
             core.initialize(alone).await.map_err(core_error)?;
         }
         let tier = watch::follow(&core, &tasks, metrics.clone());
-        let (joins, receiving, alive) = (Default::default(), Default::default(), watched);
-        let inner =
-            Inner { me, core, network, state, tier, applied, metrics, joins, receiving, alive };
-        Ok((Self { inner: Arc::new(inner) }, index))
+        compact::follow(&core, sizes, compaction, &tasks);
+        let inner = Inner {
+            me,
+            core,
+            network,
+            state,
+            standing,
+            tier,
+            applied,
+            metrics,
+            heard: Default::default(),
+            joins: Default::default(),
+            receiving: Default::default(),
+            alive: watched,
+        };
+        let raft = Self { inner: Arc::new(inner) };
+        tasks.spawn_until_stopped("raft-members", raft.clone().keep());
+        tasks.spawn_until_stopped("raft-lost", raft.clone().watch_leader());
+        Ok((raft, index))
     }
 
     /// What this super-node knows of the tier, as it changes.
@@ -240,6 +323,13 @@ impl Raft {
     pub fn address_of(&self, id: NodeId) -> Option<String> {
         let learned = self.inner.network.book.find(id.0);
         learned.or_else(|| self.member(id.0)).map(|node| node.cluster_address)
+    }
+
+    /// Where the others in the membership are, as the log has it.
+    pub fn addresses(&self) -> Vec<String> {
+        let members = Arc::clone(&self.inner.core.metrics().borrow_watched().membership_config);
+        let others = members.nodes().filter(|(id, _)| **id != self.inner.me);
+        others.map(|(_, node)| node.cluster_address.clone()).collect()
     }
 
     fn member(&self, id: u64) -> Option<v1::RaftNode> {
@@ -287,18 +377,9 @@ impl Raft {
         let replicated = metrics.replication.unwrap_or_default().into_iter();
         let voters: Vec<u64> = metrics.membership_config.voter_ids().collect();
         let others = replicated.filter(|(id, _)| *id != self.inner.me && voters.contains(id));
-        let Some((heir, _)) = others.max_by_key(|(_, upto)| *upto).filter(|_| self.is_leader())
-        else {
-            return Ok(());
-        };
-        self.inner.core.trigger().transfer_leader(heir).await.map_err(closed)?;
-        let deadline = Duration::from_millis(TRANSFER_DEADLINE_MS);
-        let mut tier = self.watch();
-        let me = Some(NodeId(self.inner.me));
-        let handed = tier.wait_for(|state| state.leader.is_some() && state.leader != me);
-        match tokio::time::timeout(deadline, handed).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(RpcError::new(ErrorKind::Retry, "no voter took over the lead in time")),
+        match others.max_by_key(|(_, upto)| *upto).filter(|_| self.is_leader()) {
+            Some((heir, _)) => self.hand_lead(NodeId(heir)).await,
+            None => Ok(()),
         }
     }
 
@@ -318,6 +399,27 @@ impl Raft {
         }
         tracing::warn!("raft still has its log open");
     }
+}
+
+/// Opens the log, which must be sound, and the state, which must fit it.
+fn open(
+    dir: &Path,
+    identity: &v1::RaftIdentity,
+    metrics: IndexMetrics,
+    alive: Alive,
+) -> Result<(Arc<State>, LogStore), RaftError> {
+    std::fs::create_dir_all(dir)?;
+    let log = LogStore::open(&dir.join("log"), identity, metrics, Arc::clone(&alive))?;
+    let state = State::open(dir, identity, alive)?;
+    let applied = state.applied()?.last_log_id;
+    log.reconcile(applied, state.installed())?;
+    let snapshot = state.snapshots().current().and_then(|snapshot| snapshot.position());
+    let (held, purged) = (applied.max(snapshot), log.purged()?);
+    if held < purged {
+        let (state, purged) = (held.map(|id| id.index), purged.map_or(0, |id| id.index));
+        return Err(RaftError::Lost { path: dir.to_owned(), state, purged });
+    }
+    Ok((Arc::new(state), log))
 }
 
 fn core_error(error: impl std::fmt::Display) -> RaftError {
@@ -341,6 +443,9 @@ fn settings(cluster_id: &ClusterId, compaction: Compaction) -> Result<Config, Ra
         purge_batch_size: PURGE_ENTRIES.min(compaction.every),
         api_channel_size: Some(CALLS_WAITING_MAX),
         enable_pre_vote: Some(true),
+        // A leader that lost its power, and with it entries that its disk had not synced but others
+        // had, must not go on in the same term: it would write other entries under their ids.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     settings.validate().map_err(core_error)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,18 +15,16 @@ use openraft::raft::{TransferLeaderError, TransferLeaderRequest, TransferLeaderR
 use openraft::raft::{VoteRequest, VoteResponse};
 use shoal_proto::limits::MEMBERS_MAX;
 use shoal_proto::wire::v1;
-use shoal_proto::wire::v1::raft_client::RaftClient;
-use shoal_proto::{NodeId, RpcError};
-use tonic::transport::Channel;
+use shoal_proto::{ErrorKind, NodeId, RpcError};
+use tonic::service::interceptor::InterceptedService;
 use tonic::{Response, Status};
 
-use super::snapshot::SnapshotFile;
+use super::RaftClient;
+use super::generation::{Generation, Stamp};
+use super::snapshot::SnapshotDir;
 use super::wire::{self, Types, Vote, log_id_to, some_vote, vote_to};
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
-use crate::tasks;
 
-/// Bytes of a snapshot in one message.
-const PIECE_BYTES: usize = 1024 * 1024;
 /// Deadline of an append that carries entries, in milliseconds. The library's own, three quarters
 /// of a heartbeat, is for heartbeats: cutting off entries that the other side is just syncing would
 /// send them again, to a disk that is already slow. Heartbeats have a connection stream of their
@@ -37,12 +35,27 @@ type Failed = RPCError<Types>;
 
 /// Where super-nodes were last heard of. Addresses change over restarts, names and ids do not.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AddressBook(Arc<Mutex<BTreeMap<u64, v1::RaftNode>>>);
+pub(super) struct AddressBook {
+    known: Arc<Mutex<BTreeMap<u64, v1::RaftNode>>>,
+    generation: Generation,
+    stands: Arc<AtomicBool>,
+}
 
 impl AddressBook {
+    /// An empty one; its clients tell others `generation`. While it does not stand nobody is
+    /// called: no election is won, and no lead of an earlier life goes on.
+    pub(super) fn new(generation: Generation, stands: bool) -> Self {
+        Self { known: Arc::default(), generation, stands: Arc::new(stands.into()) }
+    }
+
+    /// From now on others are called.
+    pub(super) fn stand(&self) {
+        self.stands.store(true, Ordering::Relaxed);
+    }
+
     /// Notes a member's name and address.
     pub(super) fn learn(&self, info: &v1::NodeInfo) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() < MEMBERS_MAX || known.contains_key(&info.node_id) {
             known.insert(info.node_id, node_of(info));
         }
@@ -50,7 +63,7 @@ impl AddressBook {
 
     /// What is known of `id`.
     pub(super) fn find(&self, id: u64) -> Option<v1::RaftNode> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     /// A client for `id`. The address is the newest known; the name, which the other side's
@@ -60,12 +73,17 @@ impl AddressBook {
         channels: &Channels,
         id: u64,
         member: Option<&v1::RaftNode>,
-    ) -> Result<RaftClient<Channel>, RpcError> {
+    ) -> Result<RaftClient, RpcError> {
+        if !self.stands.load(Ordering::Relaxed) {
+            let message = "the others are asked first to which tier they belong";
+            return Err(RpcError::new(ErrorKind::Retry, message));
+        }
         let learned = self.find(id);
         let unknown = || RpcError::redirect(format!("no address of super-node {}", NodeId(id)), "");
         let at = learned.as_ref().or(member).ok_or_else(unknown)?;
         let channel = channels.to(&at.cluster_address, &member.unwrap_or(at).name)?;
-        Ok(RaftClient::new(channel)
+        let stamp = Stamp { generation: self.generation.clone(), target: id };
+        Ok(RaftClient::new(InterceptedService::new(channel, stamp))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -73,7 +91,12 @@ impl AddressBook {
 
 /// A member as the log's membership names it.
 pub(super) fn node_of(info: &v1::NodeInfo) -> v1::RaftNode {
-    v1::RaftNode { name: info.name.clone(), cluster_address: info.cluster_address.clone() }
+    v1::RaftNode {
+        name: info.name.clone(),
+        cluster_address: info.cluster_address.clone(),
+        held_back: false,
+        auto: info.auto,
+    }
 }
 
 /// Makes callers.
@@ -100,7 +123,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    fn client(&self) -> Result<RaftClient<Channel>, Failed> {
+    fn client(&self) -> Result<RaftClient, Failed> {
         let Network { book, channels, .. } = &self.network;
         book.client(channels, self.target, Some(&self.node)).map_err(|error| unreachable(&error))
     }
@@ -131,7 +154,7 @@ fn malformed(error: impl std::error::Error) -> Failed {
 }
 
 impl RaftNetworkV2<Types> for Peer {
-    type SnapshotData = SnapshotFile;
+    type SnapshotData = SnapshotDir;
 
     async fn append_entries(
         &mut self,
@@ -177,17 +200,19 @@ impl RaftNetworkV2<Types> for Peer {
         wire::vote_reply_from(reply).map_err(malformed)
     }
 
+    /// Offers the snapshot; the other side fetches what it lacks, in pieces, and installs it. The
+    /// offer holds the snapshot meanwhile, so that its files stay.
     async fn full_snapshot(
         &mut self,
         vote: Vote,
-        snapshot: openraft::alias::SnapshotOf<Types, SnapshotFile>,
+        snapshot: openraft::alias::SnapshotOf<Types, SnapshotDir>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let length = snapshot.snapshot.file.metadata();
-        let length = length.map_err(|error| NetworkError::new(&error))?.len();
+        let manifest = Some(snapshot.snapshot.manifest().clone());
         let mut client = self.client()?;
-        let call = client.install_snapshot(pieces(vote, snapshot.snapshot, length));
+        let offer = v1::SnapshotOffer { vote: Some(vote_to(&vote)), manifest };
+        let call = client.install_snapshot(offer);
         let reply = tokio::select! {
             closed = cancel => return Err(closed.into()),
             reply = self.call(RPCTypes::InstallSnapshot, option.soft_ttl(), call) => reply?,
@@ -213,35 +238,4 @@ impl RaftNetworkV2<Types> for Peer {
             false => Err(TransferLeaderError::LogNotFlushed { expected, actual: None }),
         })
     }
-}
-
-/// The messages of a snapshot of `length` bytes. Ends early, which the other side notices, when
-/// the file cannot be read.
-fn pieces(
-    vote: Vote,
-    file: SnapshotFile,
-    length: u64,
-) -> impl futures::Stream<Item = v1::SnapshotPiece> + Send {
-    use v1::snapshot_piece::Piece;
-    let start = Piece::Start(v1::SnapshotStart { vote: Some(vote_to(&vote)), length });
-    let data = futures::stream::unfold((file, 0), move |(file, at)| async move {
-        let size = usize::try_from(length - at).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        if size == 0 {
-            return None;
-        }
-        let reader = Arc::clone(&file.file);
-        let read = move || {
-            let mut piece = vec![0; size];
-            reader.read_exact_at(&mut piece, at).map(|()| piece)
-        };
-        match tasks::blocking("raft snapshot read", read).await {
-            Ok(Ok(piece)) => Some((Piece::Data(piece.into()), (file, at + size as u64))),
-            failed => {
-                tracing::error!(?failed, path = %file.path.display(), "cannot read a snapshot");
-                None
-            }
-        }
-    });
-    let all = futures::StreamExt::chain(futures::stream::iter([start]), data);
-    futures::StreamExt::map(all, |piece| v1::SnapshotPiece { piece: Some(piece) })
 }

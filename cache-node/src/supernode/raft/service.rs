@@ -1,24 +1,25 @@
 //! The called side between super-nodes. Nobody is answered whose certificate is not that of the
 //! member it speaks for, as the log's membership or the address book names it.
 
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::raft::TransferLeaderRequest;
-use shoal_proto::limits::{STREAM_IDLE_MS, WRITE_DEADLINE_MS};
+use bytes::Bytes;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest};
+use shoal_proto::limits::WRITE_DEADLINE_MS;
 use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
-use super::snapshot::SnapshotFile;
+use super::receive::Incoming;
+use super::snapshot::{self, SnapshotDir, check_manifest};
 use super::wire::{self, log_id_from, some_vote, vote_to};
-use super::{Proposed, Raft, machine};
+use super::{Proposed, Raft, plan};
 use crate::{rpc, tasks};
 
-/// Longest snapshot that is taken, in bytes.
-const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
+/// Deadline of one piece of a snapshot, in milliseconds.
+const PIECE_DEADLINE_MS: u64 = 10_000;
 
 /// Answers other super-nodes.
 pub struct RaftService(pub(super) Raft);
@@ -32,11 +33,16 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 impl RaftService {
     /// Checks that the caller is the super-node `id`.
     fn caller<T>(&self, request: &Request<T>, id: u64) -> Result<(), Status> {
+        if self.0.inner.state.index().is_retired(NodeId(id)) {
+            let message = plan::Refusal::Retired(NodeId(id)).to_string();
+            return Err(RpcError::new(ErrorKind::Denied, message).into());
+        }
         let Some(node) = self.0.node(id) else {
             let message = format!("super-node {} is not known here", NodeId(id));
             return Err(RpcError::new(ErrorKind::Denied, message).into());
         };
-        Ok(rpc::check_caller(self.0.inner.network.channels.security(), request, &node.name)?)
+        rpc::check_caller(self.0.inner.network.channels.security(), request, &node.name)?;
+        Ok(self.0.check_stamp(request)?)
     }
 
     /// Checks that the caller is the one whose vote it sends.
@@ -51,6 +57,9 @@ impl v1::raft_server::Raft for RaftService {
         self.voter(&request, request.get_ref().vote)?;
         let request = wire::append_from(request.into_inner())?;
         let reply = self.0.inner.core.append_entries(request).await.map_err(stopped)?;
+        if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+            self.0.inner.heard.now();
+        }
         Ok(Response::new(wire::appended_to(reply)))
     }
 
@@ -83,30 +92,50 @@ impl v1::raft_server::Raft for RaftService {
 
     async fn install_snapshot(
         &self,
-        request: Request<Streaming<v1::SnapshotPiece>>,
+        request: Request<v1::SnapshotOffer>,
     ) -> Answer<v1::SnapshotReply> {
-        let (metadata, extensions, mut pieces) = request.into_parts();
-        let start = match next(&mut pieces).await? {
-            Some(v1::snapshot_piece::Piece::Start(start)) => start,
-            _ => return Err(WireError::field("piece", "missing", "a start first").into()),
-        };
-        self.voter(&Request::from_parts(metadata, extensions, ()), start.vote)?;
-        let vote = some_vote(start.vote)?;
-        if start.length > SNAPSHOT_BYTES_MAX {
-            return Err(WireError::field("length", start.length, "at most 256 GiB").into());
+        self.voter(&request, request.get_ref().vote)?;
+        let offer = request.into_inner();
+        let vote = some_vote(offer.vote)?;
+        let mine = self.0.inner.core.metrics().borrow_watched().vote;
+        if mine > vote {
+            return Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&mine)) }));
         }
+        let manifest = offer.manifest.unwrap_or_default();
+        check_manifest(&manifest)?;
         let Ok(_turn) = self.0.inner.receiving.try_lock() else {
             let message = "another snapshot is being received";
             return Err(RpcError::new(ErrorKind::Retry, message).into());
         };
-        let path = self.0.inner.state.incoming();
-        let installed = match receive(&path, start.length, &mut pieces).await {
-            Ok(file) => self.install(vote, file).await,
-            Err(status) => Err(status),
+        let incoming = Incoming::new(self.0.inner.state.incoming());
+        let leader = vote.leader_id.voted_for;
+        let received = self.0.receive(&incoming, leader, manifest).await.inspect_err(|error| {
+            tracing::warn!(%error, "a snapshot was not received whole; what has arrived stays");
+        })?;
+        let snapshot = received.described().map_err(stopped)?;
+        let done = self.0.inner.core.install_full_snapshot(vote, snapshot).await;
+        let vote = done.map_err(stopped)?.vote;
+        let cleared = tasks::blocking("raft snapshot clear", move || incoming.clear()).await;
+        if let Ok(Err(error)) = cleared {
+            tracing::warn!(%error, "cannot remove what is left of an installed snapshot");
+        }
+        Ok(Response::new(v1::SnapshotReply { vote: Some(vote_to(&vote)) }))
+    }
+
+    async fn read_snapshot(&self, request: Request<v1::SnapshotRead>) -> Answer<v1::SnapshotPiece> {
+        self.caller(&request, request.get_ref().node_id)?;
+        let v1::SnapshotRead { hash, offset, .. } = request.into_inner();
+        let state = Arc::clone(&self.0.inner.state);
+        let read = move || {
+            let (_held, path) = state.snapshots().find(&hash)?;
+            Some(snapshot::read_piece(&path, offset))
         };
-        // Gone already when it was installed: then it bears another name.
-        let _ = std::fs::remove_file(path);
-        installed
+        let read = tasks::blocking("raft snapshot read", read).await.map_err(stopped)?;
+        let gone = || RpcError::new(ErrorKind::Retry, "no snapshot here has this file any more");
+        let data = read.ok_or_else(gone)?;
+        let data = data.map_err(|error| RpcError::new(ErrorKind::Retry, error.to_string()))?;
+        self.0.inner.metrics.snapshot_sent_bytes.inc_by(data.len() as u64);
+        Ok(Response::new(v1::SnapshotPiece { data }))
     }
 
     async fn propose(&self, request: Request<v1::ProposeRequest>) -> Answer<v1::ProposeReply> {
@@ -126,16 +155,62 @@ impl v1::raft_server::Raft for RaftService {
         let position = within_write(self.0.read_position()).await?;
         Ok(Response::new(v1::ReadPositionReply { position }))
     }
+
+    async fn members(&self, request: Request<v1::MembersRequest>) -> Answer<v1::MembersReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(within_write(self.0.members_here()).await?))
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<v1::ChangeMembershipRequest>,
+    ) -> Answer<v1::ChangeMembershipReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        let changed = self.0.change_asked(request.into_inner());
+        Ok(Response::new(within_write(changed).await?))
+    }
+
+    async fn digests(&self, request: Request<v1::DigestsRequest>) -> Answer<v1::DigestsReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(self.0.digests_here()))
+    }
+
+    async fn audited(&self, request: Request<v1::AuditedRequest>) -> Answer<v1::AuditedReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(self.0.audited_here(request.get_ref().audit_id)))
+    }
+
+    async fn describe_snapshot(
+        &self,
+        request: Request<v1::DescribeSnapshotRequest>,
+    ) -> Answer<v1::SnapshotManifest> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(self.0.snapshot_after(request.get_ref().after).await?))
+    }
 }
 
-impl RaftService {
-    async fn install(&self, vote: wire::Vote, file: SnapshotFile) -> Answer<v1::SnapshotReply> {
-        let state = Arc::clone(&self.0.inner.state);
-        let checked = tasks::blocking("raft check", move || machine::received(&state, file)).await;
-        let snapshot = checked.map_err(stopped)?.map_err(bad_snapshot)?;
-        let done = self.0.inner.core.install_full_snapshot(vote, snapshot).await;
-        let vote = Some(vote_to(&done.map_err(stopped)?.vote));
-        Ok(Response::new(v1::SnapshotReply { vote }))
+impl Raft {
+    /// Takes in a snapshot that super-node `from` offers.
+    pub(super) async fn receive(
+        &self,
+        incoming: &Incoming,
+        from: u64,
+        manifest: v1::SnapshotManifest,
+    ) -> Result<SnapshotDir, RpcError> {
+        let Raft { inner } = self;
+        let member = self.member(from);
+        let client = inner.network.book.client(&inner.network.channels, from, member.as_ref())?;
+        let fetch = |hash: Bytes, offset| {
+            let (mut client, node_id) = (client.clone(), inner.me);
+            async move {
+                let read = client.read_snapshot(v1::SnapshotRead { node_id, hash, offset });
+                let deadline = Duration::from_millis(PIECE_DEADLINE_MS);
+                let piece = rpc::with_deadline(deadline, read).await?;
+                inner.metrics.snapshot_received_bytes.inc_by(piece.data.len() as u64);
+                Ok(piece.data)
+            }
+        };
+        incoming.receive(manifest, inner.state.snapshots().current(), fetch).await
     }
 }
 
@@ -143,49 +218,4 @@ async fn within_write<T>(work: impl Future<Output = Result<T, RpcError>>) -> Res
     let deadline = Duration::from_millis(WRITE_DEADLINE_MS);
     let late = |_| RpcError::new(ErrorKind::Retry, "not committed in time; the outcome is unknown");
     tokio::time::timeout(deadline, work).await.map_err(late)?
-}
-
-fn bad_snapshot(error: std::io::Error) -> Status {
-    RpcError::new(ErrorKind::Corrupt, error.to_string()).into()
-}
-
-async fn next(
-    pieces: &mut Streaming<v1::SnapshotPiece>,
-) -> Result<Option<v1::snapshot_piece::Piece>, Status> {
-    let idle = Duration::from_millis(STREAM_IDLE_MS);
-    let late = |_| RpcError::new(ErrorKind::Retry, "the snapshot stopped coming");
-    let message = tokio::time::timeout(idle, pieces.message()).await.map_err(late)??;
-    Ok(message.and_then(|message| message.piece))
-}
-
-/// Takes exactly `length` bytes into a new file at `path`; durable on return.
-async fn receive(
-    path: &Path,
-    length: u64,
-    pieces: &mut Streaming<v1::SnapshotPiece>,
-) -> Result<SnapshotFile, Status> {
-    let failed = |error: std::io::Error| {
-        RpcError::new(ErrorKind::Retry, format!("cannot keep a snapshot: {error}"))
-    };
-    let file = std::fs::File::options().read(true).write(true).create_new(true).open(path);
-    let file = Arc::new(file.map_err(failed)?);
-    let mut left = length;
-    while let Some(piece) = next(pieces).await? {
-        let v1::snapshot_piece::Piece::Data(data) = piece else {
-            return Err(WireError::field("piece", "start", "data after the start").into());
-        };
-        left = left
-            .checked_sub(data.len() as u64)
-            .ok_or_else(|| WireError::field("data", data.len(), "no more than announced"))?;
-        let out = Arc::clone(&file);
-        let write = tasks::blocking("raft snapshot write", move || (&*out).write_all(&data)).await;
-        write.map_err(stopped)?.map_err(failed)?;
-    }
-    if left > 0 {
-        return Err(RpcError::new(ErrorKind::Retry, "the snapshot broke off").into());
-    }
-    let out = Arc::clone(&file);
-    let synced = tasks::blocking("raft snapshot sync", move || out.sync_all()).await;
-    synced.map_err(stopped)?.map_err(failed)?;
-    Ok(SnapshotFile { path: path.to_owned(), file })
 }

@@ -1,187 +1,348 @@
-//! A snapshot's file: length-delimited records; what was applied, then every pair of the index's
-//! column families, then a BLAKE3 digest of all before. The same bytes go over the wire.
+//! A snapshot: a directory with the files of a database that nobody writes to, and a manifest that
+//! names them with their lengths and hashes. The manifest is written last, and the directory gets
+//! its name when all is durable: what has the name is whole.
 //!
-//! A file is read twice when it matters: once to check it whole, and only then to use it.
+//! Invariants: one snapshot is current, the newest; an older one goes when its last reader does. A
+//! file that came from elsewhere is used only after its hash was checked.
 
+use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use blake3::Hasher;
+use bytes::Bytes;
+use openraft::storage::Snapshot;
 use prost::Message;
-use rocksdb::{DB, IteratorMode, WriteBatch};
-use shoal_proto::wire::v1;
-use shoal_proto::wire::v1::snapshot_record::Record;
+use shoal_proto::id::HASH_BYTES;
+use shoal_proto::wire::{WireError, v1};
 
-use super::disk::other;
+use super::disk::{self, corrupt, other};
+use super::wire::{LogId, Meta, Types, log_id_from, meta_from};
 
-/// Longest record, in bytes.
-const RECORD_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Written to the state database at once, in bytes.
-const LOAD_BATCH_BYTES: usize = 1024 * 1024;
-/// Buffer for reading and writing a file, in bytes.
-const BUFFER_BYTES: usize = 1024 * 1024;
-/// Longest length prefix, in bytes.
-const PREFIX_BYTES_MAX: usize = 10;
+/// Bytes of a file in one message.
+pub(super) const PIECE_BYTES: usize = 1024 * 1024;
+/// Most files of a snapshot.
+const FILES_MAX: usize = 16 * 1024;
+/// Longest name of a file, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Longest snapshot, in bytes.
+const SNAPSHOT_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
+/// What is not finished, or is going, ends so; it is removed at the start.
+pub(super) const UNFINISHED: &str = "tmp";
 
-/// An open snapshot. The open file stays readable when its name is gone.
+const MANIFEST: &str = "snapshot.manifest";
+/// RocksDB's own log: no data.
+const INFO_LOG: &str = "LOG";
+/// Tables: never changed once written, so one may be in several directories.
+const TABLE: &str = "sst";
+
+pub(super) type SnapshotOf = openraft::alias::SnapshotOf<Types, SnapshotDir>;
+
+/// A whole snapshot on disk. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct SnapshotFile {
-    pub(super) path: PathBuf,
-    pub(super) file: Arc<File>,
+pub(super) struct SnapshotDir(Arc<Dir>);
+
+#[derive(Debug)]
+struct Dir {
+    path: PathBuf,
+    manifest: v1::SnapshotManifest,
+    retired: AtomicBool,
 }
 
-impl SnapshotFile {
-    /// The snapshot at `path`, if there is one.
-    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
-            Ok(file) => Ok(Some(Self { path: path.to_owned(), file: Arc::new(file) })),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+impl Drop for Dir {
+    fn drop(&mut self) {
+        if !self.retired.load(Ordering::Acquire) {
+            return;
+        }
+        if let Err(error) = disk::remove(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove an old snapshot");
         }
     }
+}
 
-    /// What the snapshot holds, by its first record alone.
-    pub(super) fn head(&self) -> io::Result<v1::AppliedState> {
-        let mut records = Records::new(&self.file)?;
-        head(records.next()?)
-    }
-
-    /// Reads the whole file and checks its digest; every pair goes to `each`.
-    pub(super) fn check(
-        &self,
-        mut each: impl FnMut(v1::SnapshotPair) -> io::Result<()>,
-    ) -> io::Result<v1::AppliedState> {
-        let mut records = Records::new(&self.file)?;
-        let applied = head(records.next()?)?;
-        loop {
-            let digest = records.hasher.finalize();
-            match records.next()? {
-                Record::Pair(pair) => each(pair)?,
-                Record::Digest(found) if digest.as_bytes()[..] == found[..] => break,
-                Record::Digest(_) => return Err(corrupt("its digest does not match")),
-                Record::Applied(_) => return Err(corrupt("a second head")),
+impl SnapshotDir {
+    /// The snapshot in `path`, all of whose files are there; their content is not read.
+    ///
+    /// # Errors
+    /// When it is not whole.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = path.join(MANIFEST);
+        let bytes = disk::read_checked(&file)?.ok_or_else(|| corrupt(&file, "missing"))?;
+        let manifest = v1::SnapshotManifest::decode(&bytes[..]).map_err(other)?;
+        check_manifest(&manifest).map_err(other)?;
+        for file in &manifest.files {
+            let path = path.join(&file.name);
+            match std::fs::metadata(&path).map(|found| found.len()) {
+                Ok(length) if length == file.length => {}
+                Ok(length) => {
+                    return Err(corrupt(&path, format!("{length} bytes, not {}", file.length)));
+                }
+                Err(error) => return Err(corrupt(&path, error)),
             }
         }
-        match records.input.read(&mut [0])? {
-            0 => Ok(applied),
-            _ => Err(corrupt("bytes after the digest")),
-        }
-    }
-}
-
-fn head(record: Record) -> io::Result<v1::AppliedState> {
-    match record {
-        Record::Applied(applied) => Ok(applied),
-        _ => Err(corrupt("no head")),
-    }
-}
-
-fn corrupt(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("snapshot: {what}"))
-}
-
-struct Records<'a> {
-    input: BufReader<&'a File>,
-    hasher: Hasher,
-}
-
-impl<'a> Records<'a> {
-    fn new(mut file: &'a File) -> io::Result<Self> {
-        file.rewind()?;
-        Ok(Self { input: BufReader::with_capacity(BUFFER_BYTES, file), hasher: Hasher::new() })
+        Ok(Self::new(path.to_owned(), manifest))
     }
 
-    fn next(&mut self) -> io::Result<Record> {
-        let mut prefix = Vec::with_capacity(PREFIX_BYTES_MAX);
-        while prefix.last().is_none_or(|byte| byte & 0x80 != 0) {
-            let mut byte = [0];
-            self.input.read_exact(&mut byte)?;
-            prefix.push(byte[0]);
-            if prefix.len() > PREFIX_BYTES_MAX {
-                return Err(corrupt("no length before a record"));
+    fn new(path: PathBuf, manifest: v1::SnapshotManifest) -> Self {
+        Self(Arc::new(Dir { path, manifest, retired: AtomicBool::new(false) }))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// What is in it.
+    pub(super) fn manifest(&self) -> &v1::SnapshotManifest {
+        &self.0.manifest
+    }
+
+    /// Up to where it holds the state.
+    pub(super) fn position(&self) -> Option<LogId> {
+        self.0.manifest.applied.as_ref()?.last_log_id.map(log_id_from)
+    }
+
+    /// As the consensus library knows it.
+    pub(super) fn described(self) -> io::Result<SnapshotOf> {
+        Ok(Snapshot { meta: self.meta()?, snapshot: self })
+    }
+
+    fn meta(&self) -> io::Result<Meta> {
+        meta_from(self.0.manifest.applied.clone().unwrap_or_default()).map_err(other)
+    }
+
+    /// Reads every file and compares its hash.
+    ///
+    /// # Errors
+    /// `InvalidData` naming the file that is not what it was.
+    pub(super) fn verify(&self) -> io::Result<()> {
+        self.0
+            .manifest
+            .files
+            .iter()
+            .try_for_each(|file| verify(&self.0.path.join(&file.name), file))
+    }
+
+    /// Where the file with this hash and length is, if there is one.
+    pub(super) fn find(&self, hash: &[u8], length: Option<u64>) -> Option<PathBuf> {
+        let wanted = |file: &&v1::SnapshotFile| {
+            file.hash == hash && length.is_none_or(|length| file.length == length)
+        };
+        let found = self.0.manifest.files.iter().find(wanted)?;
+        Some(self.0.path.join(&found.name))
+    }
+
+    /// Makes `directory` a database of its own with what is in here; durable once its parent is.
+    pub(super) fn lay_out(&self, directory: &Path) -> io::Result<()> {
+        std::fs::create_dir(directory)?;
+        for file in &self.0.manifest.files {
+            let (from, to) = (self.0.path.join(&file.name), directory.join(&file.name));
+            match is_table(&file.name) {
+                true => std::fs::hard_link(from, to)?,
+                false => disk::copy(&from, &to)?,
             }
         }
-        let length = prost::decode_length_delimiter(&prefix[..]).map_err(other)?;
-        if length > RECORD_BYTES_MAX {
-            return Err(corrupt("a record is too long"));
+        disk::sync_directory(directory)
+    }
+}
+
+fn is_table(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == TABLE)
+}
+
+/// Checks that a manifest keeps the bounds and names nothing outside its directory.
+pub(super) fn check_manifest(manifest: &v1::SnapshotManifest) -> Result<u64, WireError> {
+    meta_from(manifest.applied.clone().unwrap_or_default())?;
+    if manifest.files.len() > FILES_MAX {
+        return Err(WireError::field("files", manifest.files.len(), "at most 16384"));
+    }
+    let (mut names, mut total) = (BTreeSet::new(), 0_u64);
+    for file in &manifest.files {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let named = file.name.bytes().all(plain)
+            && file.name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && file.name.len() <= NAME_BYTES_MAX
+            && file.name != MANIFEST;
+        if !named || !names.insert(&file.name) {
+            return Err(WireError::field("name", &file.name, "a file's plain name, once"));
         }
-        let mut record = vec![0; length];
-        self.input.read_exact(&mut record)?;
-        self.hasher.update(&prefix).update(&record);
-        let record = v1::SnapshotRecord::decode(&record[..]).map_err(other)?.record;
-        record.ok_or_else(|| corrupt("an empty record"))
+        if file.hash.len() != HASH_BYTES {
+            return Err(WireError::field("hash", file.hash.len(), "32 bytes"));
+        }
+        total = total.saturating_add(file.length);
+    }
+    match total {
+        ..=SNAPSHOT_BYTES_MAX => Ok(total),
+        _ => Err(WireError::field("length", total, "at most 256 GiB in all")),
     }
 }
 
-struct Writer {
-    out: BufWriter<File>,
-    hasher: Hasher,
-}
-
-impl Writer {
-    fn record(&mut self, record: Record) -> io::Result<()> {
-        let bytes = v1::SnapshotRecord { record: Some(record) }.encode_length_delimited_to_vec();
-        self.hasher.update(&bytes);
-        self.out.write_all(&bytes)
+/// Compares a file with what it should be.
+pub(super) fn verify(path: &Path, file: &v1::SnapshotFile) -> io::Result<()> {
+    match hash(path)? == file.hash {
+        true => Ok(()),
+        false => Err(corrupt(path, "its hash does not match")),
     }
 }
 
-/// Writes `families` of `db`, as of `snapshot`, into a new file at `path`; durable on return.
-pub(super) fn write(
-    path: &Path,
-    db: &DB,
-    snapshot: &rocksdb::Snapshot<'_>,
+fn hash(path: &Path) -> io::Result<Bytes> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(Bytes::copy_from_slice(hasher.finalize().as_bytes()))
+}
+
+/// A piece of the file at `path`; shorter than [`PIECE_BYTES`] only at its end.
+pub(super) fn read_piece(path: &Path, offset: u64) -> io::Result<Bytes> {
+    let file = File::open(path)?;
+    let left = file.metadata()?.len().saturating_sub(offset);
+    let mut piece = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES)];
+    file.read_exact_at(&mut piece, offset)?;
+    Ok(piece.into())
+}
+
+/// Describes the database in `directory`, which nobody has open. A file that is the same one as in
+/// `known` has the hash that it had: what has gone bad since is found by whoever reads it.
+pub(super) fn describe(
+    directory: &Path,
     applied: v1::AppliedState,
-    families: &[&str],
-) -> io::Result<()> {
-    let out = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
-    let mut writer = Writer { out, hasher: Hasher::new() };
-    writer.record(Record::Applied(applied))?;
-    for name in families {
-        let family = family(db, name)?;
-        for item in snapshot.iterator_cf(family, IteratorMode::Start) {
-            let (key, value) = item.map_err(other)?;
-            writer.record(Record::Pair(v1::SnapshotPair {
-                column_family: (*name).to_owned(),
-                key: key.into(),
-                value: value.into(),
-            }))?;
+    known: Option<&SnapshotDir>,
+) -> io::Result<v1::SnapshotManifest> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if name.starts_with(INFO_LOG) {
+            std::fs::remove_file(path)?;
+            continue;
+        }
+        let found = entry.metadata()?;
+        let hash = match known.and_then(|known| known.same_file(&name, &found)) {
+            Some(hash) => hash,
+            None => hash(&path)?,
+        };
+        if !is_table(&name) {
+            File::open(&path)?.sync_all()?;
+        }
+        files.push(v1::SnapshotFile { name, length: found.len(), hash });
+    }
+    files.sort_by(|one, other| one.name.cmp(&other.name));
+    let manifest = v1::SnapshotManifest { applied: Some(applied), files };
+    check_manifest(&manifest).map_err(other)?;
+    Ok(manifest)
+}
+
+impl SnapshotDir {
+    fn same_file(&self, name: &str, found: &std::fs::Metadata) -> Option<Bytes> {
+        let file = self.0.manifest.files.iter().find(|file| file.name == name)?;
+        let mine = std::fs::metadata(self.0.path.join(name)).ok()?;
+        let same = is_table(name) && (mine.dev(), mine.ino()) == (found.dev(), found.ino());
+        (same && file.length == found.len()).then(|| file.hash.clone())
+    }
+}
+
+/// Writes the manifest that makes `directory` a snapshot.
+pub(super) fn seal(directory: &Path, manifest: &v1::SnapshotManifest) -> io::Result<()> {
+    disk::write_checked(&directory.join(MANIFEST), &manifest.encode_to_vec())
+}
+
+/// The snapshots of one super-node: the current one, and those that somebody still reads.
+pub(super) struct Snapshots {
+    directory: PathBuf,
+    current: Mutex<Option<SnapshotDir>>,
+    live: Mutex<Vec<Weak<Dir>>>,
+}
+
+impl Snapshots {
+    /// Those in `directory`, made if missing: the newest whole one is kept.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or cleaned.
+    pub(super) fn open(directory: PathBuf) -> io::Result<Self> {
+        std::fs::create_dir_all(&directory)?;
+        let mut current: Option<SnapshotDir> = None;
+        for entry in std::fs::read_dir(&directory)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                disk::remove(&path)?;
+                continue;
+            }
+            match SnapshotDir::open(&path) {
+                Ok(found) if current.as_ref().is_none_or(|c| c.position() < found.position()) => {
+                    current = Some(found);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, "a snapshot is damaged and is removed"),
+            }
+        }
+        for entry in std::fs::read_dir(&directory)? {
+            let path = entry?.path();
+            if current.as_ref().is_none_or(|current| current.path() != path) {
+                disk::remove(&path)?;
+            }
+        }
+        let live = Mutex::new(current.iter().map(|dir| Arc::downgrade(&dir.0)).collect());
+        Ok(Self { directory, current: Mutex::new(current), live })
+    }
+
+    /// Where a snapshot may be prepared.
+    pub(super) fn building(&self) -> PathBuf {
+        self.directory.join("building").with_extension(UNFINISHED)
+    }
+
+    /// The current one.
+    pub(super) fn current(&self) -> Option<SnapshotDir> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Gives the sealed snapshot in `prepared` its name and makes it the current one; it is dropped
+    /// when one as new is there. Returns the current one.
+    pub(super) fn publish(&self, prepared: &SnapshotDir) -> io::Result<SnapshotDir> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(newer) = current.as_ref().filter(|c| c.position() >= prepared.position()) {
+            if newer.path() != prepared.path() {
+                disk::remove(prepared.path())?;
+            }
+            return Ok(newer.clone());
+        }
+        let (index, term) = prepared.position().map_or((0, 0), |id| (id.index, id.leader_id.term));
+        let path = self.directory.join(format!("{index:020}-{term:020}"));
+        std::fs::rename(prepared.path(), &path)?;
+        disk::sync_directory(&self.directory)?;
+        let published = SnapshotDir::new(path, prepared.manifest().clone());
+        if let Some(old) = current.replace(published.clone()) {
+            old.0.retired.store(true, Ordering::Release);
+        }
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.retain(|dir| dir.strong_count() > 0);
+        live.push(Arc::downgrade(&published.0));
+        Ok(published)
+    }
+
+    /// Where the file with this hash is, in a snapshot that is current or still held.
+    pub(super) fn find(&self, hash: &[u8]) -> Option<(SnapshotDir, PathBuf)> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = live.iter().filter_map(Weak::upgrade).map(SnapshotDir);
+        held.rev().find_map(|dir| dir.find(hash, None).map(|path| (dir, path)))
+    }
+
+    /// Reads the current one whole, and removes it when it is not what it was.
+    ///
+    /// # Errors
+    /// When it cannot be read or removed.
+    pub(super) fn verify_current(&self) -> io::Result<()> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(found) = current.as_ref() else { return Ok(()) };
+        match found.verify() {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::error!(%error, "the snapshot is damaged and is removed");
+                found.0.retired.store(true, Ordering::Release);
+                *current = None;
+                Ok(())
+            }
+            checked => checked,
         }
     }
-    let digest = writer.hasher.finalize();
-    writer.record(Record::Digest(digest.as_bytes().to_vec().into()))?;
-    writer.out.into_inner().map_err(|error| error.into_error())?.sync_all()
-}
-
-/// Replaces `families` of `db` by what `file` holds. Not atomic: to be done again when interrupted.
-pub(super) fn load(file: &SnapshotFile, db: &DB, families: &[&str]) -> io::Result<()> {
-    for name in families {
-        clear(db, name)?;
-    }
-    let mut batch = WriteBatch::default();
-    file.check(|pair| {
-        batch.put_cf(family(db, &pair.column_family)?, pair.key, pair.value);
-        match batch.size_in_bytes() > LOAD_BATCH_BYTES {
-            true => db.write(std::mem::take(&mut batch)).map_err(other),
-            false => Ok(()),
-        }
-    })?;
-    db.write(batch).map_err(other)
-}
-
-fn clear(db: &DB, name: &str) -> io::Result<()> {
-    let family = family(db, name)?;
-    let last = db.iterator_cf(family, IteratorMode::End).next().transpose().map_err(other)?;
-    let Some((last, _)) = last else { return Ok(()) };
-    let end = [&last[..], &[0]].concat();
-    let mut batch = WriteBatch::default();
-    batch.delete_range_cf(family, &[][..], &end[..]);
-    db.write(batch).map_err(other)
-}
-
-/// The column family called `name`.
-pub(super) fn family<'a>(db: &'a DB, name: &str) -> io::Result<&'a rocksdb::ColumnFamily> {
-    db.cf_handle(name).ok_or_else(|| corrupt(&format!("column family {name:?} is unknown")))
 }

@@ -1,6 +1,12 @@
 //! Three super-nodes in one process over loopback TCP with mutual TLS.
 
+mod catching_up;
 mod cluster;
+mod crash;
+mod damage;
+mod decoders;
+mod membership;
+mod snapshots;
 mod storage;
 
 use std::time::Duration;
@@ -12,6 +18,8 @@ use self::cluster::{Cluster, SuperNode};
 use super::Compaction;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A super-node that was silent for so long may be replaced by its namesake.
+const ABSENCE: Duration = Duration::from_secs(2);
 
 /// The name by which the effect of [`commands`] is found in the state, whatever the index makes of it.
 fn mark(tag: u64) -> String {
@@ -57,8 +65,8 @@ async fn a_tier_outlives_its_leader() {
         }
     }
     // Joining again changes nothing; joining elsewhere names the leader.
-    one.raft.join(two.info.clone(), PATIENCE).await.unwrap();
-    let redirect = two.raft.join(three.info.clone(), PATIENCE).await.unwrap_err();
+    one.raft.join(two.info.clone(), ABSENCE, PATIENCE).await.unwrap();
+    let redirect = two.raft.join(three.info.clone(), ABSENCE, PATIENCE).await.unwrap_err();
     assert_eq!(redirect.kind, ErrorKind::Redirect);
     assert_eq!(redirect.address, one.info.cluster_address);
 
@@ -77,6 +85,9 @@ async fn a_tier_outlives_its_leader() {
         holds(&three, position, tag).await;
     }
     assert_ne!(two.raft.state().leader, Some(NodeId(id)));
+    // They found its door closed, and did not wait for its lease to run out.
+    let found = |at: &SuperNode| at.raft.inner.metrics.lost_leaders.get();
+    assert!(found(&two) + found(&three) > 0);
 
     // It comes back elsewhere and catches up; what it reads is what the others wrote.
     let one = cluster.start(&name, id, data, false).await;
@@ -101,7 +112,7 @@ async fn a_tier_outlives_its_leader() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_late_member_starts_from_a_snapshot() {
-    let cluster = Cluster::new(Compaction { every: 20, keep: 0, lag: 40 });
+    let cluster = Cluster::new(Compaction { every: 20, keep: 0, lag: 40, ..Default::default() });
     let one = cluster.start("one", 1, cluster.directory(), true).await;
     let mut first = None;
     for tag in 0..64 {
@@ -115,7 +126,7 @@ async fn a_late_member_starts_from_a_snapshot() {
 
     let two = cluster.start("two", 2, cluster.directory(), false).await;
     two.raft.learn_address(&one.info);
-    one.raft.join(two.info.clone(), PATIENCE).await.unwrap();
+    one.raft.join(two.info.clone(), ABSENCE, PATIENCE).await.unwrap();
     holds(&two, first, 0).await;
     let position = propose(&two, 100).await;
     holds(&two, position, 100).await;
@@ -142,6 +153,9 @@ async fn a_stranger_is_refused() {
     // The member itself is answered.
     let mut own = cluster.client(&one, "one");
     assert_eq!(own.read_position(ask).await.unwrap().into_inner().position, position);
+    // It does not answer for anybody else, not for who was at this address before it either.
+    let meant = cluster.client_of(&one, "one", 7).read_position(ask).await.unwrap_err();
+    assert_eq!(meant.code(), tonic::Code::PermissionDenied, "{meant:?}");
     // Another member of the same cluster cannot speak for it, nor one that is not in the tier.
     let mut other = cluster.client(&one, "other");
     for node_id in [1, 2] {

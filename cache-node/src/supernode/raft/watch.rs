@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::metrics::RaftMetrics;
 use shoal_proto::NodeId;
 use tokio::sync::watch;
@@ -26,8 +27,12 @@ pub struct TierState {
     pub applied: u64,
     /// Super-nodes with a vote.
     pub voters: BTreeSet<NodeId>,
-    /// Super-nodes without one, yet.
+    /// Super-nodes without one.
     pub learners: BTreeSet<NodeId>,
+    /// Those of them who are not to be given one by themselves.
+    pub held_back: BTreeSet<NodeId>,
+    /// On the leader: since when it leads, as far as it was watched.
+    pub led_since: Option<Instant>,
     /// On the leader: when a quorum last confirmed it.
     pub quorum_acked: Option<Instant>,
     /// On the leader: when each other super-node last answered.
@@ -37,6 +42,12 @@ pub struct TierState {
 }
 
 impl TierState {
+    /// On the leader: for how long nothing was heard of another super-node, at least.
+    pub fn silence(&self, id: NodeId, now: Instant) -> Duration {
+        let heard = self.heartbeats.get(&id).copied().flatten().max(self.led_since);
+        heard.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
+    }
+
     /// On the leader: the time since a quorum last confirmed it.
     pub fn since_quorum(&self, now: Instant) -> Option<Duration> {
         self.quorum_acked.map(|then| now.saturating_duration_since(then))
@@ -47,15 +58,20 @@ fn describe(metrics: &RaftMetrics<Types>) -> TierState {
     let now = clock::monotonic();
     let members = &metrics.membership_config;
     let voters: BTreeSet<NodeId> = members.voter_ids().map(NodeId).collect();
-    let all = members.nodes().map(|(id, _)| NodeId(*id));
+    let all = || members.nodes().map(|(id, node)| (NodeId(*id), node));
     let heartbeats = metrics.heartbeat.iter().flatten();
     let when = |ago: Duration| now.checked_sub(ago);
     TierState {
         leader: metrics.current_leader.map(NodeId),
         term: metrics.current_term,
         applied: metrics.last_applied.map_or(0, |id| id.index),
-        learners: all.filter(|id| !voters.contains(id)).collect(),
+        learners: all().map(|(id, _)| id).filter(|id| !voters.contains(id)).collect(),
+        held_back: all()
+            .filter(|(id, node)| node.held_back && !voters.contains(id))
+            .map(|(id, _)| id)
+            .collect(),
         voters,
+        led_since: None,
         quorum_acked: metrics.last_quorum_acked.and_then(|acked| when(acked.elapsed())),
         heartbeats: heartbeats
             .map(|(id, at)| (NodeId(*id), at.and_then(|at| when(at.elapsed()))))
@@ -64,7 +80,8 @@ fn describe(metrics: &RaftMetrics<Types>) -> TierState {
     }
 }
 
-/// Follows `core`'s own account until it or the process ends.
+/// Follows `core`'s own account until it or the process ends. When its disk fails, all of `tasks`
+/// is stopped: half a super-node is worse than none.
 pub(super) fn follow(
     core: &Core,
     tasks: &Tasks,
@@ -75,21 +92,38 @@ pub(super) fn follow(
     let first = source.borrow_watched().clone();
     let (sender, receiver) = watch::channel(describe(&first));
     let me = NodeId(first.id);
+    let ending = tasks.clone();
     tasks.spawn_until_stopped("raft-watch", async move {
         let mut leader = None;
+        let mut led_since = None;
         loop {
             let metrics = source.borrow_watched().clone();
-            let state = describe(&metrics);
+            let mut state = describe(&metrics);
+            led_since =
+                (state.leader == Some(me)).then(|| led_since.unwrap_or_else(clock::monotonic));
+            state.led_since = led_since;
             gauges.term.set(i64::try_from(state.term).unwrap_or(i64::MAX));
             gauges.leader.set(i64::from(state.leader == Some(me)));
             if state.leader.is_some() && state.leader != leader {
                 leader = state.leader;
                 gauges.leader_changes.inc();
             }
-            if let Some(why) = &state.failed {
-                tracing::warn!(why, "raft takes part no longer");
-            }
+            let stopped = matches!(metrics.running_state, Err(Fatal::Stopped));
+            let failed = state.failed.clone();
+            // Told before the stop, so that whoever waited for the stop can ask why.
             sender.send_replace(state);
+            match failed {
+                Some(why) if stopped => tracing::info!(why, "raft takes part no longer"),
+                Some(why) => {
+                    tracing::error!(
+                        why,
+                        "raft failed: this super-node stops, and tells at its next start what can \
+                         be done"
+                    );
+                    ending.stop();
+                }
+                None => {}
+            }
             if source.changed().await.is_err() {
                 return;
             }

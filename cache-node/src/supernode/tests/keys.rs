@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use shoal_proto::wire::v1::{self, acquire_reply::Answer, holder_change::Change};
+use shoal_proto::wire::v1::{self, acquire_reply::Answer};
 use shoal_proto::{ErrorKind, RpcError};
 use tempfile::TempDir;
 
@@ -29,6 +29,23 @@ fn have(answer: Answer) -> v1::Have {
         Answer::Have(have) => have,
         other => panic!("expected holders, got {other:?}"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_filled_without_a_lease_replaces_nothing_newer() {
+    let rig = Rig::new();
+    let tier = rig.single().await;
+    let mut a = rig.member("a", 11, &tier).await;
+    let lease = fill(a.acquire(key(1), |_| {}).await);
+    let version = |n, fresh_until_ms| {
+        let position = lease.fence_position;
+        v1::IndexHead { fresh_until_ms, ..head(key(1), n, position) }
+    };
+    let end_of_time = u64::MAX / 2;
+    assert!(a.publish(lease.lease_id, version(1, end_of_time)).await.current);
+    assert!(!a.publish(0, version(2, end_of_time - 1)).await.current, "older, and yet taken");
+    assert!(a.publish(0, version(1, end_of_time - 1)).await.current, "the same bytes");
+    assert!(a.publish(0, version(3, end_of_time + 1)).await.current, "newer, and refused");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,21 +139,20 @@ async fn holders_out_of_touch_are_a_last_resort() {
     let mut b = rig.member("b", 12, &tier).await;
     let mut c = rig.member("c", 13, &tier).await;
     a.publish(0, v1::IndexHead { chunk_count: 8, ..head(key(1), 9, 0) }).await;
-    let change = |change| v1::HolderChange {
-        object_id: vec![9; 32].into(),
-        key: key(1).to_wire(),
-        change: Some(change),
-    };
-    let some = v1::AnnounceRequest {
-        node_id: 12,
-        changes: vec![change(Change::Chunks(vec![0b1111].into()))],
-    };
+    let object_ref = bytes::Bytes::from_static(&[9; 12]);
+    let half = v1::PartialHolding { object_ref: object_ref.clone(), chunks: vec![0b1111].into() };
+    let some = v1::AnnounceRequest { node_id: 12, partial: vec![half], ..Default::default() };
     b.client.announce(some).await.unwrap();
     let found = have(c.acquire(key(1), |_| {}).await);
     assert_eq!(found.holders.iter().filter(|holder| holder.complete).count(), 1);
     assert_eq!(found.holders.len(), 2);
-    let located = v1::LocateRequest { object_id: vec![9; 32].into() };
+    let located = v1::LocateRequest { object_id: vec![9; 32].into(), ..Default::default() };
     assert_eq!(c.client.locate(located).await.unwrap().into_inner().holders.len(), 2);
+    let both = [&object_ref[..], &[8; 12]].concat();
+    let located = v1::LocateRequest { object_refs: both.into(), ..Default::default() };
+    let located = c.client.locate(located).await.unwrap().into_inner().located;
+    let known = v1::Located { complete: vec![11], partial: vec![12] };
+    assert_eq!(located, [known, v1::Located::default()]);
 
     // The publisher's session breaks: half an object is none, so it is named as a last resort, and
     // once it has been asked in vain there is nobody left.
@@ -151,11 +167,12 @@ async fn holders_out_of_touch_are_a_last_resort() {
     let mut a = rig.member("a", 11, &tier).await;
     have(b.acquire(key(1), |_| {}).await);
     for (member, id) in [(&mut a, 11), (&mut b, 12)] {
-        let gone = v1::AnnounceRequest { node_id: id, changes: vec![change(Change::Gone(true))] };
+        let gone = object_ref.clone();
+        let gone = v1::AnnounceRequest { node_id: id, gone, ..Default::default() };
         member.client.announce(gone).await.unwrap();
     }
-    assert!(tier.node.tier.index.head(&key(1)).unwrap().is_none());
-    let stranger = v1::AnnounceRequest { node_id: 99, changes: Vec::new() };
+    eventually("the head to go", || tier.node.tier.index.head(&key(1)).unwrap().is_none()).await;
+    let stranger = v1::AnnounceRequest { node_id: 99, ..Default::default() };
     let refused = RpcError::from(a.client.announce(stranger).await.unwrap_err());
     assert_eq!(refused.kind, ErrorKind::Retry);
     tier.kill().await;

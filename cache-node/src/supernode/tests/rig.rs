@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::super::{SuperConfig, SuperNode, Timing};
+use super::super::selection::Wanted;
+use super::super::{SuperConfig, SuperError, SuperNode, Timing};
 use super::PATIENCE;
 use crate::membership::ClusterView;
 use crate::metrics::{IndexMetrics, Metrics};
@@ -90,6 +91,18 @@ impl Rig {
         directory: TempDir,
         seeds: &[&Super],
     ) -> Super {
+        let started = self.try_start(name, id, directory, seeds).await;
+        started.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// The same, of one that may be refused.
+    pub(super) async fn try_start(
+        &self,
+        name: &str,
+        id: u64,
+        directory: TempDir,
+        seeds: &[&Super],
+    ) -> Result<Super, SuperError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let info = info(name, id, v1::Role::Super, &address);
@@ -102,17 +115,18 @@ impl Rig {
             bootstrap: seeds.is_empty(),
             seeds: seeds.iter().map(|seed| seed.info.cluster_address.clone()).collect(),
             timing: TIMING,
+            wanted: Wanted::default(),
         };
         let metrics = IndexMetrics::new(&Metrics::new().unwrap()).unwrap();
         let channels = Channels::new(security.clone());
-        let node = SuperNode::start(config, channels, tasks.clone(), metrics).await.unwrap();
+        let node = SuperNode::start(config, channels, tasks.clone(), metrics).await?;
         let mut server = rpc::server(&security).unwrap();
         let router = server.add_service(node.service()).add_service(node.raft_service());
         let stop = tasks.token();
         tasks.spawn("server", async move {
             rpc::serve(router, listener, stop, GRACE).await.unwrap();
         });
-        Super { info, node, directory, tasks }
+        Ok(Super { info, node, directory, tasks })
     }
 
     /// A client of `to` with the certificate of the member called `name`.
@@ -327,6 +341,7 @@ pub(super) fn head(key: ObjectKey, n: u8, fence_position: u64) -> v1::IndexHead 
         fresh_until_ms: u64::MAX,
         fence_position,
         publisher_node_id: 0,
+        labels: None,
     }
 }
 

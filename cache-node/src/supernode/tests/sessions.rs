@@ -96,6 +96,7 @@ async fn nobody_speaks_for_another() {
     let join = v1::JoinRequest {
         cluster_id: "other".into(),
         node: Some(info("b", 12, v1::Role::Super, "127.0.0.1:1")),
+        generation: 0,
     };
     assert_eq!(b.join(join).await.unwrap_err().code(), Code::PermissionDenied);
 

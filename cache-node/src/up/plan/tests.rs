@@ -48,8 +48,7 @@ fn counts_and_ports_have_bounds() {
     let wrong = [
         (UpOptions { super_nodes: Some(2), ..UpOptions::default() }, "1, 3, 5 or 7"),
         (UpOptions { super_nodes: Some(9), ..UpOptions::default() }, "1, 3, 5 or 7"),
-        (UpOptions { nodes: Some(0), ..UpOptions::default() }, "1 to 50"),
-        (UpOptions { nodes: Some(51), ..UpOptions::default() }, "1 to 50"),
+        (UpOptions { nodes: Some(51), ..UpOptions::default() }, "0 to 50"),
         (UpOptions { base_port: Some(80), ..UpOptions::default() }, "1024 to 65035"),
         (UpOptions { base_port: Some(65_100), ..UpOptions::default() }, "1024 to 65035"),
         (

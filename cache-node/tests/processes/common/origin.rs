@@ -49,6 +49,11 @@ impl Origin {
         self.stats()["paths"][target]["requests"].as_u64().unwrap_or_default()
     }
 
+    /// Body bytes sent for `target`, its query included.
+    pub(crate) fn bytes_for(&self, target: &str) -> u64 {
+        self.stats()["paths"][target]["body_bytes"].as_u64().unwrap_or_default()
+    }
+
     fn stats(&self) -> Value {
         let reply = Client::new(&self.url).get("/_origin/stats").unwrap();
         serde_json::from_slice(&reply.body).unwrap()

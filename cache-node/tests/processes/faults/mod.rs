@@ -8,5 +8,7 @@ mod disks;
 mod kills;
 mod lab;
 mod load;
+mod modes;
 mod partitions;
 mod rolling;
+mod selection;

@@ -8,12 +8,12 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use shoal_proto::wire::v1;
-use shoal_proto::wire::v1::raft_client::RaftClient;
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use tonic::service::interceptor::InterceptedService;
 
-use super::super::{Compaction, Raft, RaftConfig};
-use super::PATIENCE;
+use super::super::generation::{Generation, Stamp};
+use super::super::{Compaction, Raft, RaftClient, RaftConfig};
+use super::{ABSENCE, PATIENCE};
 use crate::metrics::{IndexMetrics, Metrics};
 use crate::rpc::{self, Channels};
 use crate::tasks::Tasks;
@@ -71,9 +71,16 @@ impl Cluster {
     }
 
     /// A client to `node` with the certificate of a member called `name`.
-    pub(super) fn client(&self, node: &SuperNode, name: &str) -> RaftClient<Channel> {
+    pub(super) fn client(&self, node: &SuperNode, name: &str) -> RaftClient {
+        self.client_of(node, name, node.info.node_id)
+    }
+
+    /// The same, meaning the super-node `target`.
+    pub(super) fn client_of(&self, node: &SuperNode, name: &str, target: u64) -> RaftClient {
         let channels = Channels::new(self.security(name));
-        RaftClient::new(channels.to(&node.info.cluster_address, &node.info.name).unwrap())
+        let channel = channels.to(&node.info.cluster_address, &node.info.name).unwrap();
+        let stamp = Stamp { generation: Generation::default(), target };
+        RaftClient::new(InterceptedService::new(channel, stamp))
     }
 
     /// Starts a super-node on a port of its own.
@@ -99,6 +106,7 @@ impl Cluster {
             me: info.clone(),
             dir: directory.path().to_owned(),
             bootstrap,
+            stands: true,
         };
         let metrics = IndexMetrics::new(&Metrics::new().unwrap()).unwrap();
         let channels = Channels::new(security.clone());
@@ -121,7 +129,7 @@ impl Cluster {
         for (voters, joiner) in [(2, &two), (3, &three)] {
             joiner.raft.learn_address(&one.info);
             one.raft.watch().wait_for(|tier| tier.leader.is_some()).await.unwrap();
-            one.raft.join(joiner.info.clone(), PATIENCE).await.unwrap();
+            one.raft.join(joiner.info.clone(), ABSENCE, PATIENCE).await.unwrap();
             let mut tier = joiner.raft.watch();
             let joined = tier.wait_for(|tier| tier.voters.len() == voters);
             tokio::time::timeout(PATIENCE, joined).await.unwrap().unwrap();
@@ -131,6 +139,11 @@ impl Cluster {
 }
 
 impl SuperNode {
+    /// Waits until it stops by itself.
+    pub(super) async fn stopped(&self) {
+        self.tasks.stopped().await;
+    }
+
     /// Ends it without ceremony; its data stays.
     pub(super) async fn kill(self) -> TempDir {
         self.raft.shutdown().await;

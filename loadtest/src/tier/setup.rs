@@ -1,0 +1,120 @@
+//! Has `shoal up` make a tier's certificates, configurations and first votes, and then end.
+
+use std::{net::TcpListener, path::Path, time::Duration};
+
+use serde::Deserialize;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::{SuperNode, Tier, TierError, TierOptions, certificates::Authority, data_of};
+use crate::process::{Process, find_program};
+
+/// For `shoal up` to tell its facts.
+const UP_DEADLINE: Duration = Duration::from_secs(90);
+/// Where ports are looked for, below those that clients' connections take.
+const PORTS: std::ops::Range<u16> = 20_000..31_000;
+/// Ports that one layout may use.
+const PORTS_PER_LAYOUT: u16 = 600;
+/// Offsets from the first port, as docs/up-json.md says.
+const ADMIN_OFFSET: u16 = 200;
+const CLUSTER_OFFSET: u16 = 400;
+
+#[derive(Deserialize)]
+struct Facts {
+    super_nodes: Vec<MemberFacts>,
+}
+
+#[derive(Deserialize)]
+struct MemberFacts {
+    name: String,
+    admin: String,
+    cluster: String,
+}
+
+#[derive(Deserialize)]
+struct Record {
+    cluster_id: String,
+}
+
+pub(super) async fn lay_out(options: &TierOptions) -> Result<Tier, TierError> {
+    let program = find_program("shoal", options.shoal.as_deref()).ok_or(TierError::NoProgram)?;
+    let file = |path: &Path, source| TierError::File { path: path.to_owned(), source };
+    std::fs::create_dir_all(&options.folder).map_err(|source| file(&options.folder, source))?;
+    let folder = options.folder.join("tier");
+    let (super_nodes, base_port) = (options.super_nodes.to_string(), base_port(options)?);
+    let mut args = vec![
+        "up".to_owned(),
+        "--json".to_owned(),
+        "--nodes=0".to_owned(),
+        "--origin=http://127.0.0.1:9".to_owned(),
+        format!("--super-nodes={super_nodes}"),
+        format!("--base-port={base_port}"),
+        format!("--data-dir={}", folder.display()),
+    ];
+    if options.insecure {
+        args.push("--insecure".to_owned());
+    }
+    let mut up = Process::start("up", &program, &args, &options.folder.join("up.log"), true)?;
+    let facts = facts(&mut up).await;
+    up.stop().await?;
+    let facts = facts?;
+    let record = folder.join("cluster.json");
+    let text = std::fs::read_to_string(&record).map_err(|source| file(&record, source))?;
+    let Record { cluster_id } = read(&text).map_err(|reason| strange(reason, &up))?;
+    let authority = match options.insecure {
+        true => None,
+        false => Some(Authority::open(&folder.join("ca"), &cluster_id)?),
+    };
+    let super_nodes = facts.super_nodes.into_iter().map(|facts| SuperNode {
+        data: data_of(&folder, &facts.name),
+        config: folder.join(&facts.name).join("config.toml"),
+        name: facts.name,
+        address: facts.cluster,
+        admin: facts.admin,
+        process: None,
+    });
+    let super_nodes = super_nodes.collect();
+    Ok(Tier { super_nodes, cluster_id, program, folder: options.folder.clone(), authority })
+}
+
+fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn strange(reason: String, up: &Process) -> TierError {
+    TierError::Up { reason, said: up.log_tail() }
+}
+
+/// The one line that `shoal up` writes once all members are ready.
+async fn facts(up: &mut Process) -> Result<Facts, TierError> {
+    let mut line = String::new();
+    let told = match up.output() {
+        Some(output) => {
+            let mut lines = BufReader::new(output);
+            tokio::time::timeout(UP_DEADLINE, lines.read_line(&mut line)).await
+        }
+        None => Ok(Ok(0)),
+    };
+    match told {
+        Ok(Ok(read_bytes)) if read_bytes > 0 => read(&line).map_err(|reason| strange(reason, up)),
+        Ok(Ok(_)) => Err(strange("it ended".to_owned(), up)),
+        Ok(Err(error)) => Err(strange(error.to_string(), up)),
+        Err(_) => Err(strange(format!("nothing within {UP_DEADLINE:?}"), up)),
+    }
+}
+
+/// A first port whose tier's ports are all free; processes that look at once start apart.
+fn base_port(options: &TierOptions) -> Result<u16, TierError> {
+    let places = (PORTS.end - PORTS.start) / PORTS_PER_LAYOUT;
+    let first = u16::try_from(std::process::id() % u32::from(places)).unwrap_or_default();
+    let bases = (0..places).map(|turn| {
+        let place = (first + turn) % places;
+        PORTS.start + place * PORTS_PER_LAYOUT
+    });
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let all_free = |base: &u16| {
+        (0..options.super_nodes)
+            .all(|at| is_free(base + ADMIN_OFFSET + at) && is_free(base + CLUSTER_OFFSET + at))
+    };
+    let found = bases.into_iter().find(all_free);
+    found.ok_or(TierError::NoPorts { from: PORTS.start, to: PORTS.end })
+}
