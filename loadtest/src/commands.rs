@@ -18,11 +18,13 @@ use crate::{
     driver::{self, DriveError, Outcome, Signals},
     index::{self, IndexError},
     origin::{Origin, OriginError},
-    report::{Report, html, index as index_report, table},
+    policy::{self, PolicyError},
+    report::{Report, html, index as index_report, policy as policy_report, table},
     scenario::{
-        Command, IndexScenario, OriginScenario, Scenario, UsageError,
+        Command, IndexScenario, OriginScenario, PolicyScenario, Scenario, UsageError,
         cli::{OriginArgs, RunArgs},
         index::IndexArgs,
+        policy::PolicyArgs,
         run::JsonTarget,
     },
     tasks::{Group, thread},
@@ -50,6 +52,9 @@ pub enum CommandError {
     /// The benchmark did not start.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The trace could not be replayed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// A report could not be written.
     #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
     Write {
@@ -83,6 +88,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Origin(args) => origin(&args).await,
         Command::Run(args) => run(*args).await,
         Command::Index(args) => bench(*args).await,
+        Command::Policy(args) => replay(args),
     };
     result.unwrap_or_else(|error| {
         // When stderr is closed there is nobody to tell.
@@ -167,6 +173,28 @@ async fn bench(args: IndexArgs) -> Result<ExitCode, CommandError> {
         (true, false) => ExitCode::from(EXIT_MISSED),
         (false, _) => ExitCode::from(EXIT_FAILED),
     })
+}
+
+fn replay(args: PolicyArgs) -> Result<ExitCode, CommandError> {
+    let scenario = PolicyScenario::try_from(args)?;
+    let files = files(scenario.json.as_ref(), None);
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let document = policy::run(&scenario)?;
+    let json = serde_json::to_string_pretty(&document)? + "\n";
+    for (flag, path) in files {
+        std::fs::write(&path, &json).map_err(|source| CommandError::Write {
+            flag,
+            path,
+            source,
+        })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => print(&json)?,
+        _ => print(&policy_report::table(&document))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn evidence(outcome: &Outcome) -> Evidence<'_> {

@@ -5,7 +5,8 @@
 //! origin. Neither knows anything of a cache but HTTP.
 //!
 //! The benchmark of the index is another matter: it starts super-nodes itself, speaks their protocol
-//! as their members do, and measures etcd at the same work.
+//! as their members do, and measures etcd at the same work. Traces are replayed through the node's
+//! own eviction policy, the one thing of a node that is linked in here.
 //!
 //! Layers; imports only go down:
 //!
@@ -13,7 +14,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit`, `index` |
+//! | driver, audit | `driver`, `audit`, `index`, `policy` |
 //! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample`, `process` |
@@ -31,6 +32,7 @@ pub mod etcd;
 pub mod index;
 pub mod origin;
 pub mod percent;
+pub mod policy;
 pub mod process;
 pub mod report;
 pub mod rng;

@@ -1,6 +1,6 @@
-//! A cache before a trace (PURE). A request for an object that is in counts as a use; another one
-//! is a miss, makes room by asking the policy for victims, and is let in. What is larger than the
-//! whole cache passes by.
+//! A cache before a trace (PURE). A request for an object that is in counts as a use, whatever size
+//! the trace gives it now; another one is a miss, makes room by asking the policy for victims, and
+//! is let in. What is larger than the whole cache passes by.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,6 +24,8 @@ pub struct Shape {
     pub one_hit_objects: u64,
     /// Misses of a cache without an end, in percent of the requests: nobody misses less.
     pub cold_miss_pct: f64,
+    /// The same for bytes.
+    pub cold_byte_miss_pct: f64,
 }
 
 /// What a capacity comes to.
@@ -56,14 +58,17 @@ pub fn shape(trace: &[Request]) -> Shape {
             again.insert(request.object);
         }
     }
+    let bytes = trace.iter().map(|request| request.bytes).fold(0, u64::saturating_add);
+    let unique_bytes = sizes.values().copied().fold(0, u64::saturating_add);
     let (requests, objects) = (trace.len() as u64, sizes.len() as u64);
     Shape {
         requests,
         objects,
-        bytes: trace.iter().map(|request| request.bytes).fold(0, u64::saturating_add),
-        unique_bytes: sizes.values().copied().fold(0, u64::saturating_add),
+        bytes,
+        unique_bytes,
         one_hit_objects: objects - again.len() as u64,
         cold_miss_pct: share_pct(objects, requests),
+        cold_byte_miss_pct: share_pct(unique_bytes, bytes),
     }
 }
 

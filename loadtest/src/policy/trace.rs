@@ -40,7 +40,9 @@ pub enum TraceError {
         text: String,
     },
     /// A file that looks packed.
-    #[error("the trace is no text; unpack it first: `zcat TRACE.gz | shoal-loadtest policy --trace -`")]
+    #[error(
+        "the trace is no text; only gzip is unpacked here: `zstdcat TRACE | shoal-loadtest policy --trace -`"
+    )]
     Packed,
     /// Nothing to replay.
     #[error("the trace has no request")]
@@ -128,7 +130,7 @@ mod tests {
             ("1,2\n1,99999999999999999999\n", "line 2"),
             ("", "no request"),
             ("id,size\n", "no request"),
-            ("\u{1f}\u{8b}\0", "zcat"),
+            ("(\u{b5}/\0", "zstdcat"),
         ] {
             let error = read(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(wanted), "{text:?}: {error}");

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod edge_url;
 pub mod index;
 pub mod origin;
+pub mod policy;
 pub mod run;
 pub mod sizes;
 
@@ -14,6 +15,7 @@ pub use cli::{Cli, Command};
 pub use edge_url::EdgeUrl;
 pub use index::IndexScenario;
 pub use origin::OriginScenario;
+pub use policy::PolicyScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
 
