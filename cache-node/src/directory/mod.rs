@@ -6,7 +6,7 @@
 //! | `session` | heartbeats up; view, fences and the session lease down |
 //! | `homes` | calls to a key's home and past it |
 //! | `leases` | keeps held fill leases alive at two homes |
-//! | `announce` | batches of what this node holds |
+//! | `announce`, `others` | batches of what this node holds; how many others hold it |
 //! | `fences` | PURE: does a purge cover an object? |
 //! | `tierless` | home nodes, while no super-node answers |
 //! | `types` | what is asked and answered |
@@ -16,6 +16,7 @@ mod announce;
 mod fences;
 mod homes;
 mod leases;
+mod others;
 mod owed;
 mod session;
 #[cfg(test)]
@@ -32,11 +33,12 @@ use shoal_proto::limits::{
 };
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::home_server::HomeServer;
-use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError};
+use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectId, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
 pub use fences::Pass;
+pub use others::OTHERS_OBJECTS_MAX;
 pub use owed::{Debt, Part};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
@@ -390,6 +392,15 @@ impl Directory {
                 with_deadline(deadline, client.verify(request)).await
             })
             .await
+    }
+
+    /// How many others hold each of those objects, as the index knows it; at most
+    /// [`OTHERS_OBJECTS_MAX`] at a time.
+    ///
+    /// # Errors
+    /// When no super-node answered in time.
+    pub async fn others(&self, objects: &[(ObjectKey, ObjectId)]) -> Result<Vec<u32>, RpcError> {
+        others::ask(&self.homes, self.node_id(), objects).await
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {

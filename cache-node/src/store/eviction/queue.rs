@@ -83,6 +83,22 @@ impl Queue {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
+    /// Its entries, oldest first.
+    pub(super) fn iter<'a, K: Copy>(
+        &self,
+        slab: &'a Slab<K>,
+    ) -> impl Iterator<Item = &'a Node<K>> + use<'a, K> {
+        let mut at = self.oldest;
+        std::iter::from_fn(move || {
+            if at == NONE {
+                return None;
+            }
+            let node = slab.get(at);
+            at = node.newer;
+            Some(node)
+        })
+    }
+
     /// Chains an unchained entry as the newest.
     pub(super) fn push<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32) {
         let node = slab.get_mut(index);
