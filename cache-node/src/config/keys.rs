@@ -219,8 +219,8 @@ pub const KEYS: &[Key] = &[
         flag: "store-objects",
         variable: "SHOAL_STORE_OBJECTS",
         value: "COUNT",
-        default: "2097152",
-        help: "Most objects stored, 4096 to 16777216; each takes up to 512 bytes of memory",
+        default: "1048576",
+        help: "Most objects stored, 4096 to 16777216; each takes up to 640 bytes of memory",
     },
     Key {
         path: "log.format",

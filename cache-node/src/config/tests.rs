@@ -98,7 +98,7 @@ fn a_valid_file_is_a_configuration() {
     let cache = config.cache.unwrap();
     assert_eq!(cache.secret.as_bytes(), &[0xab; 32]);
     assert_eq!((cache.store.budget_bytes, cache.store.memory_bytes), (1 << 30, 64 << 20));
-    assert_eq!(cache.store.objects_max, 2 << 20);
+    assert_eq!(cache.store.objects_max, 1 << 20);
     assert_eq!(cache.edge.unknown_host, StatusCode::MISDIRECTED_REQUEST);
     assert_eq!(cache.site_names, ["docs"]);
     assert!(!format!("{:?}", cache.secret).contains("ab"));

@@ -67,8 +67,7 @@ mod tests {
     const SIZE: u64 = shoal_proto::limits::CHUNK_BYTES_MIN as u64;
 
     fn head(headers: Vec<(String, Vec<u8>)>, labels: usize) -> ObjectHead {
-        let header =
-            |(name, value): (String, Vec<u8>)| Header { name: name.into(), value: value.into() };
+        let header = |(name, value): (String, Vec<u8>)| Header { name, value: value.into() };
         ObjectHead {
             key: ObjectKey::new([0xff; 32]),
             site: "a-site-with-a-name".into(),

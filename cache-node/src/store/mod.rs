@@ -86,7 +86,7 @@ pub const OBJECTS_MIN: usize = 4096;
 pub const OBJECTS_MAX: usize = 16 * 1024 * 1024;
 /// Most bytes of RAM that an object takes beside the memory tier: its entry, its place in the queues
 /// and its share of what is remembered of those that left.
-pub const OBJECT_BYTES: usize = 512;
+pub const OBJECT_BYTES: usize = 640;
 /// Times that a lookup begins again because the object changed meanwhile.
 const LOOKUPS_MAX: usize = 4;
 /// How long [`Store::close`] waits for space that is being freed.

@@ -17,7 +17,7 @@ use shoal_proto::ObjectKey;
 
 use super::bodies::{Bodies, make_directory};
 use super::body::Disk;
-use super::budget::Budget;
+use super::budget::{Budget, Reservation};
 use super::catalog::Catalog;
 use super::error::{Fault, StoreError};
 use super::memory::Memory;
@@ -161,31 +161,47 @@ fn free(
     Ok(())
 }
 
-/// Fills the table, oldest first, with as many of the newest as the budget has room for.
+/// Fills the table with as many of the newest as the budget has room for. `records` come in key
+/// order.
 fn restore(
-    mut records: Vec<(ObjectKey, Record)>,
+    records: Vec<(ObjectKey, Record)>,
     disk: &Disk,
     budget: &Arc<Budget>,
     objects_max: usize,
 ) -> Result<Table, StoreError> {
-    records.sort_by_key(|(_, record)| std::cmp::Reverse(record.stored_ms));
-    let mut kept = Vec::with_capacity(records.len());
-    for (key, record) in records {
-        let room = kept.len() < objects_max;
-        let reservation = if room { budget.reserve(record.charge_bytes) } else { None };
-        let Some(reservation) = reservation else {
-            disk.catalog.delete(&key, Some(record.row()))?;
-            if record.place == Place::File {
-                disk.bodies.remove(record.file)?;
+    let mut newest_first: Vec<usize> = (0..records.len()).collect();
+    newest_first.sort_by_key(|at| std::cmp::Reverse(records[*at].1.stored_ms));
+    let mut reservations: Vec<Option<Reservation>> = Vec::new();
+    reservations.resize_with(records.len(), || None);
+    let mut kept = 0;
+    for at in &newest_first {
+        if kept < objects_max {
+            reservations[*at] = budget.reserve(records[*at].1.charge_bytes);
+            kept += usize::from(reservations[*at].is_some());
+        }
+    }
+    let mut objects = Vec::with_capacity(kept);
+    // Where in `objects` a record went; of those that go, nobody asks.
+    let mut places = vec![usize::MAX; records.len()];
+    for (at, ((key, record), reservation)) in records.into_iter().zip(reservations).enumerate() {
+        match reservation {
+            Some(reservation) => {
+                places[at] = objects.len();
+                objects.push((key, Entry::new(&record, reservation, Weak::new())));
             }
-            disk.catalog.settle(record.row())?;
-            continue;
-        };
-        kept.push((key, Entry::new(&record, reservation, Weak::new())));
+            None => drop_surplus(&key, &record, disk)?,
+        }
     }
     let mut table = Table::new(budget.limit(), objects_max);
-    for (key, entry) in kept.into_iter().rev() {
-        table.restore(key, entry);
-    }
+    let oldest_first = newest_first.into_iter().rev().map(|at| places[at]);
+    table.restore(objects, oldest_first.filter(|at| *at != usize::MAX));
     Ok(table)
+}
+
+fn drop_surplus(key: &ObjectKey, record: &Record, disk: &Disk) -> Result<(), StoreError> {
+    disk.catalog.delete(key, Some(record.row()))?;
+    if record.place == Place::File {
+        disk.bodies.remove(record.file)?;
+    }
+    disk.catalog.settle(record.row())
 }

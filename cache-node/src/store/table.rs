@@ -119,11 +119,36 @@ pub(super) struct Found {
     pub(super) charge_bytes: u64,
 }
 
+/// A key's first eight bytes, by which the eviction core knows it: a quarter of the memory. Keys are
+/// hashes, so that no two here have the same; if two ever had, the later one would outlive its turn.
+type Short = u64;
+
+fn short(key: &ObjectKey) -> Short {
+    let mut first = [0; size_of::<Short>()];
+    first.copy_from_slice(&key.as_bytes()[..size_of::<Short>()]);
+    Short::from_be_bytes(first)
+}
+
+/// The lowest key that is shortened so.
+fn lowest(short: Short) -> ObjectKey {
+    let mut key = [0; 32];
+    key[..size_of::<Short>()].copy_from_slice(&short.to_be_bytes());
+    ObjectKey::new(key)
+}
+
+/// Entries in key order.
+type Entries = BTreeMap<ObjectKey, Entry>;
+
+fn by_short(entries: &mut Entries, shortened: Short) -> Option<(&ObjectKey, &mut Entry)> {
+    let found = entries.range_mut(lowest(shortened)..).next();
+    found.filter(|(key, _)| short(key) == shortened)
+}
+
 /// All entries, by key.
 #[derive(Debug)]
 pub(super) struct Table {
-    entries: BTreeMap<ObjectKey, Entry>,
-    eviction: S3Fifo<ObjectKey>,
+    entries: Entries,
+    eviction: S3Fifo<Short>,
     /// What a store half as large again would still have.
     departed: Departed,
 }
@@ -131,7 +156,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new(budget_bytes: u64, objects_max: usize) -> Self {
         Self {
-            entries: BTreeMap::new(),
+            entries: Entries::new(),
             eviction: S3Fifo::new(budget_bytes),
             departed: Departed::new(budget_bytes / 2, objects_max / 2),
         }
@@ -153,7 +178,7 @@ impl Table {
         budget: &Arc<Budget>,
     ) -> Option<Found> {
         let entry = self.entries.get_mut(key)?;
-        self.eviction.on_use(key);
+        self.eviction.on_use(&short(key));
         (entry.wanted, entry.spares) = (true, 0);
         let body = entry.body.upgrade().unwrap_or_else(|| {
             let body = Body::new(entry.file, disk, budget, entry.bytes());
@@ -173,15 +198,24 @@ impl Table {
 
     /// Puts an object in, and hands out the one that it replaces.
     pub(super) fn insert(&mut self, key: ObjectKey, entry: Entry) -> Option<Entry> {
-        self.eviction.on_insert(key, entry.bytes());
+        self.eviction.on_insert(short(&key), entry.bytes());
         self.departed.recall(&key);
         self.entries.insert(key, entry)
     }
 
-    /// Puts in an object of an earlier process; the oldest comes first.
-    pub(super) fn restore(&mut self, key: ObjectKey, entry: Entry) {
-        self.eviction.on_restore(key, entry.bytes());
-        self.entries.insert(key, entry);
+    /// Puts in the objects of an earlier process, given in key order; `oldest_first` are places in
+    /// that list. For an empty table.
+    pub(super) fn restore(
+        &mut self,
+        objects: Vec<(ObjectKey, Entry)>,
+        oldest_first: impl Iterator<Item = usize>,
+    ) {
+        self.eviction.expect(objects.len());
+        for (key, entry) in oldest_first.filter_map(|at| objects.get(at)) {
+            self.eviction.on_restore(short(key), entry.bytes());
+        }
+        // From a sorted list a map is made at once, in full nodes.
+        self.entries = objects.into_iter().collect();
     }
 
     /// The object got another manifest.
@@ -189,18 +223,19 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.generation = entry.generation.wrapping_add(1);
             entry.reservation.merge(growth);
-            self.eviction.on_insert(*key, entry.bytes());
+            self.eviction.on_insert(short(key), entry.bytes());
         }
     }
 
     /// Wanted objects among the next `limit` to go of which nobody has said how many others hold
     /// them.
     pub(super) fn doubtful(&self, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
-        let doubtful = |key: &ObjectKey| {
-            let entry = self.entries.get(key)?;
-            (entry.wanted && entry.others.is_none()).then_some((*key, entry.object_id))
+        let doubtful = |shortened: Short| {
+            let (key, entry) = self.entries.range(lowest(shortened)..).next()?;
+            (short(key) == shortened && entry.wanted && entry.others.is_none())
+                .then_some((*key, entry.object_id))
         };
-        self.eviction.next_to_go(limit).filter_map(|key| doubtful(&key)).collect()
+        self.eviction.next_to_go(limit).filter_map(doubtful).collect()
     }
 
     /// So many others hold that object.
@@ -212,7 +247,7 @@ impl Table {
 
     /// Takes an object out.
     pub(super) fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
-        self.eviction.on_remove(key);
+        self.eviction.on_remove(&short(key));
         self.entries.remove(key)
     }
 
@@ -222,9 +257,9 @@ impl Table {
         let Self { entries, eviction, departed } = self;
         let entries = RefCell::new(entries);
         let passed = Cell::new(0);
-        let held = |key: &ObjectKey| {
-            let entries = entries.borrow();
-            let Some(entry) = entries.get(key) else { return false };
+        let held = |key: &Short| {
+            let mut entries = entries.borrow_mut();
+            let Some((_, entry)) = by_short(&mut entries, *key) else { return false };
             let small = entry.place == Place::Inline && victims == Victims::Files;
             if small {
                 passed.set(passed.get() + 1);
@@ -232,13 +267,16 @@ impl Table {
             entry.is_held() || (small && passed.get() <= PASSED_MAX)
         };
         let mut spared = 0;
-        let spare = |key: &ObjectKey| {
-            let spare = entries.borrow_mut().get_mut(key).is_some_and(Entry::spare);
+        let spare = |key: &Short| {
+            let mut entries = entries.borrow_mut();
+            let spare = by_short(&mut entries, *key).is_some_and(|(_, entry)| entry.spare());
             spared += u64::from(spare);
             spare
         };
-        let key = eviction.victim_sparing(held, spare)?;
-        let entry = entries.into_inner().remove(&key)?;
+        let victim = eviction.victim_sparing(held, spare)?;
+        let entries = entries.into_inner();
+        let key = *by_short(entries, victim)?.0;
+        let entry = entries.remove(&key)?;
         departed.remember(&key, entry.bytes());
         Some((key, entry, spared))
     }

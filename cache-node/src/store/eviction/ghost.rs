@@ -12,7 +12,6 @@ const GHOST_ENTRIES_MAX: usize = 1024 * 1024;
 struct Left {
     fingerprint: u64,
     bytes: u64,
-    turn: u64,
 }
 
 /// A FIFO of fingerprints. One that came back leaves a tombstone, which its turn removes.
@@ -20,12 +19,12 @@ struct Left {
 pub(super) struct Ghost {
     bytes_max: u64,
     bytes: u64,
+    /// Departures so far: the newest in the queue had this turn, the one before one less.
     turn: u64,
     queue: VecDeque<Left>,
     entries_max: usize,
-    /// Fingerprint to the turn at which it left last, and its bytes: older queue slots are
-    /// tombstones.
-    turns: HashMap<u64, (u64, u64)>,
+    /// Fingerprint to the turn at which it left last: older queue slots are tombstones.
+    turns: HashMap<u64, u64>,
 }
 
 impl Ghost {
@@ -44,13 +43,14 @@ impl Ghost {
     pub(super) fn remember<K: Hash>(&mut self, key: &K, bytes: u64) {
         let fingerprint = fingerprint(key);
         self.turn += 1;
-        self.turns.insert(fingerprint, (self.turn, bytes));
-        self.queue.push_back(Left { fingerprint, bytes, turn: self.turn });
+        self.turns.insert(fingerprint, self.turn);
+        self.queue.push_back(Left { fingerprint, bytes });
         self.bytes = self.bytes.saturating_add(bytes);
         while self.bytes > self.bytes_max || self.queue.len() > self.entries_max {
+            let turn = self.oldest_turn();
             let Some(oldest) = self.queue.pop_front() else { break };
             self.bytes = self.bytes.saturating_sub(oldest.bytes);
-            if self.turns.get(&oldest.fingerprint).is_some_and(|(turn, _)| *turn == oldest.turn) {
+            if self.turns.get(&oldest.fingerprint) == Some(&turn) {
                 self.turns.remove(&oldest.fingerprint);
             }
         }
@@ -58,7 +58,13 @@ impl Ghost {
 
     /// The bytes of `key` if it left not long ago; it is forgotten thereby.
     pub(super) fn recall<K: Hash>(&mut self, key: &K) -> Option<u64> {
-        self.turns.remove(&fingerprint(key)).map(|(_, bytes)| bytes)
+        let turn = self.turns.remove(&fingerprint(key))?;
+        let at = usize::try_from(turn.checked_sub(self.oldest_turn())?).ok()?;
+        self.queue.get(at).map(|left| left.bytes)
+    }
+
+    fn oldest_turn(&self) -> u64 {
+        self.turn + 1 - self.queue.len() as u64
     }
 }
 

@@ -31,6 +31,10 @@ impl<K: Copy> Slab<K> {
         Self { nodes: Vec::new(), free: Vec::new() }
     }
 
+    pub(super) fn expect(&mut self, entries: usize) {
+        self.nodes.reserve_exact(entries.saturating_sub(self.free.len()));
+    }
+
     /// A slot for an unchained entry; `None` when four thousand million are taken.
     pub(super) fn insert(&mut self, key: K, bytes: u64, in_main: bool) -> Option<u32> {
         let node = Node { key, bytes, uses: 0, in_main, older: NONE, newer: NONE };

@@ -94,6 +94,12 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
         }
     }
 
+    /// Makes room in memory for so many entries more.
+    pub fn expect(&mut self, entries: usize) {
+        self.places.reserve(entries);
+        self.slab.expect(entries);
+    }
+
     /// `key` was used.
     pub fn on_use(&mut self, key: &K) {
         if let Some(&index) = self.places.get(key) {

@@ -189,7 +189,7 @@ async fn a_power_cut_loses_the_newest_and_tears_nothing() {
             assert_stored(&store, number, [300, CHUNK + 1, 70 * KIB][(number % 3) as usize]).await;
             found += 1;
         }
-        let large = |number: u64| number % 3 != 0;
+        let large = |number: u64| !number.is_multiple_of(3);
         let listed = store.list(None, LIST_MAX).into_iter();
         let stored = listed
             .filter(|(key, _)| large(u64::from_be_bytes(key.as_bytes()[..8].try_into().unwrap())));

@@ -161,7 +161,7 @@ fn live_and_die(dir: &Path, seed: u64, draw: &mut Draw) -> usize {
         scrub::done(&store.shared).await;
         assert_eq!(store.usage().objects, whole, "the look at every file found nothing");
         // The next life replays the same log, unless this one wrote it out.
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             store.close().await;
         }
         whole
