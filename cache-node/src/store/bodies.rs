@@ -274,10 +274,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt;
         let (_dir, bodies) = bodies();
         let file = BodyFile::new(FileId(7), Arc::clone(&bodies));
-        if !file.set_aside(1 << 20).unwrap() {
-            println!("this file system sets no space aside: not run");
-            return;
-        }
+        assert!(file.set_aside(1 << 20).unwrap(), "the tests' file system can do it");
         file.write_at(b"head", 0).unwrap();
         let facts = std::fs::metadata(bodies.path(FileId(7))).unwrap();
         assert_eq!(facts.len(), 4);

@@ -145,7 +145,7 @@ impl PartialObject {
         let bytes = data.len() as u64;
         let growth = match self.inner.head.length {
             Some(_) => None,
-            None => Some(self.inner.shared.reserve(charge::of_chunk(bytes)).await?),
+            None => Some(self.inner.shared.reserve(charge::of_chunk(index, bytes)).await?),
         };
         let chunk = Chunk { index, data, hash, growth };
         // A first chunk this short is all of the body: it is checked against the length above.

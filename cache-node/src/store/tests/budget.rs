@@ -271,7 +271,7 @@ async fn alive_bytes(store: &Store, partials: &[PartialObject], held: &[Arc<Stor
     bodies.extend(held.iter().map(|object| (object.file_number(), charge_of(object))));
     let filling = |partial: &PartialObject| {
         let head = partial.head();
-        let grown = u64::from(partial.chunks_written()) * charge::of_chunk(CHUNK as u64);
+        let grown = u64::from(partial.chunks_written()) * charge::of_chunk(0, CHUNK as u64);
         let growing = charge::of_head(head) + grown;
         head.length.map_or(growing, |length| charge::of_object(head, length))
     };

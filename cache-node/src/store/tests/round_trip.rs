@@ -57,7 +57,7 @@ async fn an_unknown_length_is_reserved_as_it_grows() {
         let partial = store.begin(head(number, None)).await.unwrap();
         let mut written = charge::of_head(partial.head());
         for (index, chunk) in chunks(&body) {
-            written += charge::of_chunk(chunk.len() as u64);
+            written += charge::of_chunk(index, chunk.len() as u64);
             write(&partial, index, chunk.clone()).await.unwrap();
             write(&partial, index, chunk).await.unwrap();
             assert_eq!(store.usage().bytes, before + written);
