@@ -270,6 +270,7 @@ impl Cache {
     }
 
     fn take_fences(&self, batch: &v1::FenceBatch) -> u64 {
+        self.world.fills.fenced(batch);
         self.soft(|soft| {
             let mut batch = batch.clone();
             if self.world.is(Planted::AckWithoutFences) {

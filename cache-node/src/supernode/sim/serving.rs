@@ -16,7 +16,7 @@ use super::super::raft::simulated::{sleep_ms, within_ms};
 use super::net::End;
 use super::node::SuperNode;
 use super::planted::Planted;
-use super::world::TIMING;
+use super::world::{TIMING, number_of};
 use crate::home::{Answer, Ask, Filler, Grant, Lease};
 use crate::membership::Role;
 
@@ -235,10 +235,13 @@ impl SuperNode {
         let id = LeaseId(self.world.number());
         let grant = Grant { id, fence_position: self.index.fence_position() };
         let now_ms = self.now_ms();
+        self.world.fills.asked(self, ask);
         let answer = self.home(|home| home.acquire(now_ms, ask, (have, grant), filler));
-        self.world.note(format_args!("{} answers {} with {answer:?}", self.id, ask.node.0));
+        let (key, asker, since) = (number_of(&ask.key), ask.node.0, ask.since);
+        let said = format_args!("{} tells {asker}, of {key} since {since}: {answer:?}", self.id);
+        self.world.note(said);
         if let Answer::Fill(lease) = answer {
-            self.world.fills.granted(self, ask, (lease.id, id), gone.is_some());
+            self.world.fills.granted(self, ask, (lease, id), gone.is_some());
         }
         answer
     }
@@ -260,7 +263,7 @@ impl SuperNode {
     ) {
         if self.world.is(Planted::ShadowForgotten) && !ended {
             let known = self.home(|home| home.renew(self.now_ms(), &key, id, node));
-            self.world.fills.told(self, key, id, node);
+            self.world.fills.told(self, key, (id, began), node);
             if !known {
                 return;
             }
@@ -270,7 +273,7 @@ impl SuperNode {
             self.home(|home| home.end(&key, id, node));
             self.world.fills.ended(self, &key, id);
         } else if self.home(|home| home.shadow(now_ms, key, (id, began), node)) {
-            self.world.fills.told(self, key, id, node);
+            self.world.fills.told(self, key, (id, began), node);
         }
     }
 

@@ -269,6 +269,11 @@ pub(super) fn object_key(key: u8) -> ObjectKey {
     ObjectKey::new(*blake3::hash(&[key]).as_bytes())
 }
 
+/// Which key that is.
+pub(super) fn number_of(key: &ObjectKey) -> u8 {
+    (0..=u8::MAX).find(|number| object_key(*number) == *key).unwrap_or(u8::MAX)
+}
+
 /// A key's site.
 pub(super) fn site(key: u8) -> &'static str {
     if key.is_multiple_of(2) { "even" } else { "odd" }
