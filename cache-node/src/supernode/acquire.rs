@@ -42,9 +42,8 @@ pub(super) async fn acquire(
 ) -> Result<v1::AcquireReply, RpcError> {
     tier.until_in_touch().await?;
     let wanted = ask.clone();
-    let look_up = move |tier: &Tier| {
-        look(&tier.index, &wanted, clock::unix_ms(), |node| is_live(tier, node))
-    };
+    let look_up =
+        move |tier: &Tier| look(&tier.index, &wanted, clock::unix_ms(), |node| is_live(tier, node));
     let found = tier.read(look_up).await?;
     let mut answer = decide(tier, &ask, &found, None)?;
     if let Answer::Probe(lease) = answer {
@@ -121,9 +120,8 @@ fn known_holders(
     of_use: impl Fn(&NodeId) -> bool,
 ) -> Result<Vec<LiveHolder>, RpcError> {
     let all = index.holders(object).map_err(bug)?.into_iter();
-    let known = |(id, holding): (NodeId, Holding)| {
-        Some(LiveHolder { member: index.member(id)?, holding })
-    };
+    let known =
+        |(id, holding): (NodeId, Holding)| Some(LiveHolder { member: index.member(id)?, holding });
     Ok(all.filter(|(id, _)| of_use(id)).filter_map(known).collect())
 }
 

@@ -12,8 +12,8 @@ use shoal_proto::{LeaseId, NodeId, ObjectKey};
 
 use super::super::raft::simulated::now_us;
 use super::node::SuperNode;
-use super::world::{TIMING, World, labels, object_key, site};
-use crate::fences::{Fenced, Fences, Subject, Verdict};
+use super::world::{TIMING, World, with_subject};
+use crate::fences::{Fenced, Fences};
 use crate::home::{Ask, Lease};
 
 /// A disturbance may lead to a second fill for so long, in microseconds.
@@ -156,7 +156,9 @@ impl Fills {
         let State { running, fences, .. } = &mut *state;
         let running = running.entry(key).or_default();
         // A fill that a purge overtook is followed by nobody: another may begin beside it.
-        let stands = |fill: &&Fill| !is_covered(fences, key, fill.fence_position);
+        let stands = |fill: &&Fill| {
+            with_subject(key, fill.fence_position, |subject| fences.covering(subject).is_none())
+        };
         let beside = running.iter().filter(stands).count();
         running.push(Fill { lease, node, fence_position });
         if beside == 0 {
@@ -185,15 +187,4 @@ impl Fills {
     pub(super) fn lost(&self, node: u64) {
         self.state().running.values_mut().for_each(|fills| fills.retain(|f| f.node != node));
     }
-}
-
-fn is_covered(fences: &Fences, key: u8, fence_position: u64) -> bool {
-    let subject = Subject {
-        key: &object_key(key),
-        site: site(key),
-        labels: &labels(key),
-        every_tag: false,
-        fence_position,
-    };
-    fences.verdict(&subject) != Verdict::Clear
 }

@@ -10,14 +10,17 @@ use shoal_proto::wire::v1::{session_down::Event as Down, session_up::Event as Up
 use shoal_proto::{LeaseId, NodeId, ObjectId, ObjectKey};
 use tokio::sync::mpsc;
 
+use super::super::acquire::{self, Found};
+use super::super::holders;
 use super::super::index::Holding;
 use super::super::ledger::{Debt, Opened};
 use super::super::raft::simulated::{sleep_ms, within_ms};
+use super::super::service;
 use super::net::End;
 use super::node::SuperNode;
 use super::planted::Planted;
 use super::world::{TIMING, number_of};
-use crate::home::{Answer, Ask, Filler, Grant, Lease};
+use crate::home::{Answer, Ask, Grant, Lease};
 use crate::membership::Role;
 
 /// Events that wait at one session.
@@ -41,7 +44,7 @@ pub(super) enum Event {
 /// What a home answers.
 #[derive(Clone, Debug)]
 pub(super) enum Given {
-    Have { head: v1::IndexHead, holders: Vec<u64> },
+    Have(Found),
     Follow(Lease),
     Fill { id: LeaseId, fence_position: u64 },
     Pass,
@@ -186,22 +189,31 @@ impl SuperNode {
         if !self.raft.wait_applied(known, RPC_DEADLINE_MS / 2).await {
             return None;
         }
-        let found = self.look(&ask);
-        let mut answer = self.decide(&ask, found.is_some(), None);
+        let is_live = |node| {
+            let session = self.index.session_of(node);
+            session.is_some_and(|id| !self.ledger(|ledger| ledger.has_ended(id)))
+        };
+        let found = acquire::look(&self.index, &ask, self.clock.wall_ms(), is_live).ok()?;
+        let mut answer = self.decide(&ask, found.fresh, None);
         if let Answer::Probe(lease) = answer {
             let alive = self.probe(&ask.key, lease).await;
             let settled = if alive { Ask { suspect: None, ..ask.clone() } } else { ask.clone() };
             let gone = (!alive).then_some(lease.id);
-            answer = self.decide(&settled, found.is_some(), gone);
+            answer = self.decide(&settled, found.fresh, gone);
         }
-        Some(match (answer, found) {
-            (Answer::Have, Some((head, holders))) => Given::Have { head, holders },
-            (Answer::Fill(lease), _) => Given::Fill {
+        Some(match answer {
+            Answer::Have => {
+                let publisher = found.head.as_ref().map_or(0, |head| head.publisher_node_id);
+                let asker = self.index.member(ask.node);
+                let holders = holders::choose(found.holders, NodeId(publisher), asker.as_ref());
+                Given::Have(Found { holders, ..found })
+            }
+            Answer::Fill(lease) => Given::Fill {
                 id: lease.id,
                 fence_position: lease.fence_position.unwrap_or_else(|| self.index.fence_position()),
             },
-            (Answer::Follow(lease) | Answer::Probe(lease), _) => Given::Follow(lease),
-            (Answer::Pass | Answer::Have, _) => Given::Pass,
+            Answer::Follow(lease) | Answer::Probe(lease) => Given::Follow(lease),
+            Answer::Pass => Given::Pass,
         })
     }
 
@@ -211,27 +223,8 @@ impl SuperNode {
         known() || (self.read_barrier(RPC_DEADLINE_MS / 2).await && known())
     }
 
-    fn look(&self, ask: &Ask) -> Option<(v1::IndexHead, Vec<u64>)> {
-        let head = self.index.head(&ask.key).ok()??;
-        let object = ObjectId::try_from(head.object_id.as_ref()).ok()?;
-        let holders = self.index.holders(&object).ok()?.into_iter();
-        let of_use = |id: &NodeId| *id != ask.node && !ask.failed.contains(id);
-        let complete = holders.filter(|(id, holding)| of_use(id) && *holding == Holding::Complete);
-        let holders: Vec<u64> = complete
-            .filter(|(id, _)| self.index.member(*id).is_some())
-            .map(|(id, _)| id.0)
-            .collect();
-        let known_stale = ask.stale.is_some_and(|s| s.as_bytes()[..] == head.manifest_id[..]);
-        let fresh = self.clock.wall_ms() < head.fresh_until_ms && !known_stale;
-        (fresh && !holders.is_empty()).then_some((head, holders))
-    }
-
     fn decide(&self, ask: &Ask, have: bool, gone: Option<LeaseId>) -> Answer {
-        let filler = |lease: &Lease| match self.index.member(lease.node) {
-            None => Filler::Unknown,
-            Some(member) if !member.up || gone == Some(lease.id) => Filler::Gone,
-            Some(_) => Filler::Up,
-        };
+        let filler = |lease: &Lease| acquire::filler(&self.index, lease, gone);
         let id = LeaseId(self.world.number());
         let grant = Grant { id, fence_position: self.index.fence_position() };
         let now_ms = self.now_ms();
@@ -292,6 +285,10 @@ impl SuperNode {
     ) -> Option<bool> {
         if self.world.is(Planted::PublishUnfenced) {
             head.fence_position = u64::MAX;
+        }
+        let known = self.index.head(&key).ok()?;
+        if id == LeaseId(0) && known.is_some_and(|known| service::is_outdated(&known, &head)) {
+            return Some(false);
         }
         let lease = (key, id);
         let begun_ms = self.now_ms();

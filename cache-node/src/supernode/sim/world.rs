@@ -21,6 +21,7 @@ use super::node::SuperNode;
 use super::plan::Plan;
 use super::planted::Planted;
 use super::rng::Rng;
+use crate::fences::Subject;
 
 /// Ids of caches begin here; below are super-nodes.
 pub(super) const CACHES: u64 = 100;
@@ -272,6 +273,21 @@ pub(super) fn object_key(key: u8) -> ObjectKey {
 /// Which key that is.
 pub(super) fn number_of(key: &ObjectKey) -> u8 {
     (0..=u8::MAX).find(|number| object_key(*number) == *key).unwrap_or(u8::MAX)
+}
+
+/// What fences look at in an object of a key whose fill began at `fence_position`.
+pub(super) fn with_subject<T>(
+    key: u8,
+    fence_position: u64,
+    with: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
+    with(&Subject {
+        key: &object_key(key),
+        site: site(key),
+        labels: &labels(key),
+        every_tag: false,
+        fence_position,
+    })
 }
 
 /// A key's site.
