@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_proto::limits::RPC_DEADLINE_MS;
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::{session_down::Event as Down, session_up::Event as Up};
-use shoal_proto::{LeaseId, NodeId, ObjectId, ObjectKey};
+use shoal_proto::{LeaseId, ManifestId, NodeId, ObjectId, ObjectKey};
 use tokio::sync::oneshot;
 
 use super::super::raft::simulated::{Life, within_ms};
@@ -47,6 +47,14 @@ impl Object {
         ObjectId::new(*blake3::hash(&name).as_bytes())
     }
 
+    /// Its manifest's name, which says how fresh it is as well.
+    pub(super) fn manifest(&self) -> ManifestId {
+        let facts = [self.fence_position.to_le_bytes(), self.fresh_until_ms.to_le_bytes()].concat();
+        let name = [self.id().as_bytes().as_slice(), &facts].concat();
+        ManifestId::new(*blake3::hash(&name).as_bytes())
+    }
+
+    /// What fences say of it.
     pub(super) fn held_against<T>(&self, with: impl FnOnce(&Subject<'_>) -> T) -> T {
         with_subject(self.key, self.fence_position, with)
     }

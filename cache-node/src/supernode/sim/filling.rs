@@ -6,7 +6,7 @@ use std::sync::Arc;
 use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1;
-use shoal_proto::{LeaseId, ManifestId, NodeId};
+use shoal_proto::{LeaseId, NodeId};
 use tokio::sync::oneshot;
 
 use super::super::acquire::Found;
@@ -102,11 +102,11 @@ impl Cache {
 
     /// One try to get a key from wherever the tier says.
     async fn fly(self: &Arc<Self>, key: u8, rng: &mut Rng) -> Option<Object> {
-        let stale = self.stored(key).filter(|found| !self.is_current(found));
+        let stale = self.stored(key).filter(|found| self.verdict(found) != Verdict::Gone);
         let mut ask = Ask {
             key: object_key(key),
             node: self.me(),
-            stale: stale.map(|object| ManifestId::new(*object.id().as_bytes())),
+            stale: stale.map(|object| object.manifest()),
             suspect: None,
             failed: Vec::new(),
             since: 0,
@@ -318,7 +318,7 @@ impl Cache {
         let head = v1::IndexHead {
             key: object_key(object.key).to_wire(),
             object_id: object.id().to_wire(),
-            manifest_id: object.id().to_wire(),
+            manifest_id: object.manifest().to_wire(),
             site: site(object.key).to_owned(),
             length: 10,
             chunk_count: 1,

@@ -23,6 +23,8 @@ use super::planted::Planted;
 use super::rng::Rng;
 use crate::fences::Subject;
 
+/// Keys are below.
+const KEYS_MAX: u8 = 16;
 /// Ids of caches begin here; below are super-nodes.
 pub(super) const CACHES: u64 = 100;
 /// Events that are kept as text for a report, when nobody follows along.
@@ -272,7 +274,7 @@ pub(super) fn object_key(key: u8) -> ObjectKey {
 
 /// Which key that is.
 pub(super) fn number_of(key: &ObjectKey) -> u8 {
-    (0..=u8::MAX).find(|number| object_key(*number) == *key).unwrap_or(u8::MAX)
+    (0..KEYS_MAX).find(|number| object_key(*number) == *key).unwrap_or(u8::MAX)
 }
 
 /// What fences look at in an object of a key whose fill began at `fence_position`.
