@@ -12,7 +12,7 @@ use super::flaps::Flaps;
 use super::*;
 use crate::supernode::sim::rng::Rng;
 
-const HISTORIES: u64 = 2_000;
+const HISTORIES: u64 = 1_000;
 const STEP_MS: u64 = 1_000;
 const TROUBLE_MS: u64 = 1_800_000;
 const QUIET_MS: u64 = 120_000;

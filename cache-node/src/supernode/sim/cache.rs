@@ -261,11 +261,7 @@ impl Cache {
     }
 
     fn extend(&self, sent_ms: u64, lease_ms: u32) {
-        let from_ms = match self.world.is(Planted::LeaseFromReceipt) {
-            true => self.clock.mono_ms(),
-            false => sent_ms,
-        };
-        let until_ms = from_ms + u64::from(lease_ms);
+        let until_ms = sent_ms + u64::from(lease_ms);
         self.soft(|soft| soft.lease_until_ms = soft.lease_until_ms.max(until_ms));
     }
 

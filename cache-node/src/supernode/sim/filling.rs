@@ -212,6 +212,7 @@ impl Cache {
                 if given.is_some() {
                     return given;
                 }
+                self.world.fills.unanswered(key, home);
             }
             if self.clock.mono_ms() >= until_ms {
                 return None;

@@ -2,7 +2,8 @@
 //!
 //! A home that was told of a live lease gives no other for the key, unless its asker knows of a
 //! fence after that fill's beginning. Over the whole cluster two fills of a key run at once only if a
-//! purge came between them, or something went wrong lately: one more for each disturbance.
+//! purge came between them, or something went wrong lately: one more for each disturbance, and for
+//! each home that did not answer an asker of the key in time, which is lost to it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,6 +48,8 @@ struct State {
     /// Every fence that a node was told of.
     fences: Fences,
     disturbed_us: Vec<u64>,
+    /// Homes that did not answer who asked for a key, and when: as good as lost.
+    unanswered_us: BTreeMap<(u8, u64), u64>,
     filled: u64,
     doubled: u64,
 }
@@ -90,6 +93,11 @@ impl Fills {
         if state.told.get(&at).is_some_and(is_before) {
             state.told.remove(&at);
         }
+    }
+
+    /// A home did not answer: it may have been lost, and the next one is asked.
+    pub(super) fn unanswered(&self, key: u8, home: u64) {
+        self.state().unanswered_us.insert((key, home), now_us());
     }
 
     /// A home says: fill. `new` is the number of a lease that did not exist before.
@@ -167,7 +175,8 @@ impl Fills {
         state.doubled += 1;
         let now = now_us();
         let lately = |at: &&u64| **at + AFTERMATH_US >= now;
-        let disturbances = state.disturbed_us.iter().filter(lately).count();
+        let lost = state.unanswered_us.range((key, 0)..=(key, u64::MAX)).map(|(_, at)| at);
+        let disturbances = state.disturbed_us.iter().chain(lost).filter(lately).count();
         if beside > disturbances && now > BEGINNING_US {
             let what = format!(
                 "{beside} other fills of key {key} when {node} begins, {disturbances} disturbances"

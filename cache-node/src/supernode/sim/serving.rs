@@ -156,7 +156,6 @@ impl SuperNode {
             }
             Up::Heartbeat(beat) => {
                 let (now_ms, in_touch) = (self.now_ms(), self.in_touch());
-                let in_touch = in_touch || self.world.is(Planted::VouchesOutOfTouch);
                 if self.ledger(|ledger| ledger.heard(now_ms, id, in_touch)) {
                     let ack = v1::HeartbeatAck { sequence: beat.sequence };
                     let view = v1::View::from(&self.view());
@@ -181,8 +180,7 @@ impl SuperNode {
 
     /// A node wants a key.
     pub(super) async fn acquire(self: Arc<Self>, ask: Ask, known: u64) -> Option<Given> {
-        let in_touch = self.world.is(Planted::AnswersOutOfTouch) || self.until_in_touch().await;
-        if !in_touch || !self.is_member(ask.node).await {
+        if !self.until_in_touch().await || !self.is_member(ask.node).await {
             return None;
         }
         // The answer is to reflect every fence that the asker knows.
@@ -281,11 +279,8 @@ impl SuperNode {
         self: Arc<Self>,
         (key, id): (ObjectKey, LeaseId),
         node: NodeId,
-        mut head: v1::IndexHead,
+        head: v1::IndexHead,
     ) -> Option<bool> {
-        if self.world.is(Planted::PublishUnfenced) {
-            head.fence_position = u64::MAX;
-        }
         let known = self.index.head(&key).ok()?;
         if id == LeaseId(0) && known.is_some_and(|known| service::is_outdated(&known, &head)) {
             return Some(false);
