@@ -16,6 +16,7 @@ mod pull;
 mod registry;
 mod server;
 pub mod session;
+pub mod swarm;
 
 pub use client::{Followed, Peers};
 pub use live::{End, Live, Progress};

@@ -1,0 +1,82 @@
+//! PURE. A growing set of chunk numbers, a bit each.
+
+/// A set of chunks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Chunks {
+    words: Vec<u64>,
+}
+
+const WORD_BITS: u32 = u64::BITS;
+
+fn place(chunk: u32) -> (usize, u64) {
+    ((chunk / WORD_BITS) as usize, 1 << (chunk % WORD_BITS))
+}
+
+impl Chunks {
+    /// Takes a chunk in; false when it was in.
+    pub(super) fn insert(&mut self, chunk: u32) -> bool {
+        let (word, bit) = place(chunk);
+        if self.words.len() <= word {
+            self.words.resize(word + 1, 0);
+        }
+        let new = self.words[word] & bit == 0;
+        self.words[word] |= bit;
+        new
+    }
+
+    /// Takes a chunk out; false when it was not in.
+    pub(super) fn remove(&mut self, chunk: u32) -> bool {
+        let (word, bit) = place(chunk);
+        let there = self.contains(chunk);
+        if there {
+            self.words[word] &= !bit;
+        }
+        there
+    }
+
+    /// Whether a chunk is in.
+    pub(super) fn contains(&self, chunk: u32) -> bool {
+        let (word, bit) = place(chunk);
+        self.words.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Sixty-four chunks at once, the lowest in the lowest bit.
+    pub(super) fn word(&self, word: usize) -> u64 {
+        self.words.get(word).copied().unwrap_or_default()
+    }
+
+    /// Whether all chunks below `count` are in.
+    pub(super) fn is_full(&self, count: u32) -> bool {
+        let (word, bit) = place(count);
+        let whole = self.words.len() >= word && self.words[..word].iter().all(|w| *w == u64::MAX);
+        let rest = bit - 1;
+        whole && self.words.get(word).copied().unwrap_or_default() & rest == rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_come_and_go() {
+        let mut chunks = Chunks::default();
+        assert!(chunks.insert(70) && !chunks.insert(70));
+        assert!(chunks.contains(70) && !chunks.contains(6) && !chunks.contains(700));
+        assert!(chunks.remove(70) && !chunks.remove(70) && !chunks.remove(9_999));
+    }
+
+    #[test]
+    fn full_means_every_one_below() {
+        for count in [0, 1, 63, 64, 65, 130] {
+            let mut chunks = Chunks::default();
+            (0..count).for_each(|chunk| assert!(chunks.insert(chunk)));
+            assert!(chunks.is_full(count), "{count}");
+            assert!(!chunks.is_full(count + 1), "{count}");
+            if count > 0 {
+                chunks.remove(count / 2);
+                assert!(!chunks.is_full(count), "{count}");
+            }
+        }
+    }
+}
