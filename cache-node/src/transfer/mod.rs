@@ -3,24 +3,31 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `session` | PURE: which chunks are asked of whom |
-//! | `pull` | executes a session: all missing chunks of a known manifest |
+//! | `swarm` | PURE: which chunk is asked of whom |
+//! | `gather` | executes a swarm's session |
 //! | `client` | asks peers; verifies |
 //! | `server` | answers peers |
+//! | `follow`, `availability` | the two streams that a swarm lives on |
+//! | `source` | what chunks are read from |
+//! | `members` | who pulls the same object |
 //! | `live` | a growing object: one writer, many readers |
-//! | `registry` | this node's fills, for followers |
+//! | `registry` | this node's fills and pulls, for others |
 
+mod availability;
 mod client;
+mod follow;
+mod gather;
 mod live;
-mod pull;
+mod members;
 mod registry;
 mod server;
-pub mod session;
+mod source;
 pub mod swarm;
 
 pub use client::{Followed, Peers};
+pub use follow::FOLLOWED_WHOLE_CHUNKS;
+pub use gather::{Control, GatherError, Gatherer};
 pub use live::{End, Live, Progress};
-pub use pull::{PullError, pull};
 pub use registry::{Entry, FillEntry, Fills};
 pub use server::{CopyRequest, PeerService};
 

@@ -12,11 +12,11 @@ use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
     ChunkHash, Freshness, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status};
 
-use super::{End, Fills, Followed, Live, PeerService, Peers, PullError, pull};
-use crate::membership::{Member, Role};
+use super::{End, Fills, Followed, GatherError, Gatherer, Live, PeerService, Peers};
+use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
@@ -99,6 +99,12 @@ async fn node(id: u64) -> Node {
 }
 
 impl Node {
+    fn gatherer(&self, others: &[&Member]) -> Gatherer {
+        let members = others.iter().map(|other| (*other).clone()).collect();
+        let view = ClusterView { members, ..ClusterView::default() };
+        Gatherer { peers: self.peers.clone(), me: self.me.id, view: watch::channel(view).1 }
+    }
+
     async fn begin(&self, length: Option<usize>, lease: Option<LeaseId>) -> Arc<Live> {
         Live::new(self.store.begin(head(length)).await.unwrap(), lease)
     }
@@ -132,11 +138,13 @@ async fn put(live: &Live, body: &Bytes, chunks: std::ops::Range<usize>) {
 struct Liar(Bytes);
 
 type Pieces = futures::stream::BoxStream<'static, Result<v1::ChunkPiece, Status>>;
+type Availability = futures::stream::BoxStream<'static, Result<v1::AvailabilityEvent, Status>>;
 type Events = futures::stream::BoxStream<'static, Result<v1::FollowEvent, Status>>;
 
 #[tonic::async_trait]
 impl Peer for Liar {
     type GetChunksStream = Pieces;
+    type AvailabilityStream = Availability;
     type FollowStream = Events;
 
     async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingReply>, Status> {
@@ -157,15 +165,24 @@ impl Peer for Liar {
         &self,
         request: Request<v1::GetChunksRequest>,
     ) -> Result<Response<Pieces>, Status> {
-        let range = request.into_inner().ranges[0];
+        let ranges = request.into_inner().ranges;
         let size = CHUNK_BYTES_MIN as usize;
         let chunks: Vec<_> = self.0.chunks(size).map(<[u8]>::to_vec).collect();
-        let pieces = (range.first..range.first + range.count).map(move |index| {
+        let wanted = ranges.into_iter().flat_map(|r| r.first..r.first + r.count);
+        let pieces = wanted.map(move |index| {
             let mut data = chunks[index as usize].clone();
             data[7] ^= 1;
             Ok(v1::ChunkPiece { index, data: data.into() })
         });
         Ok(Response::new(futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()))
+    }
+
+    async fn availability(
+        &self,
+        _: Request<v1::AvailabilityRequest>,
+    ) -> Result<Response<Availability>, Status> {
+        let all = v1::AvailabilityEvent { has: Vec::new(), all: true };
+        Ok(Response::new(futures::stream::iter([Ok(all)]).boxed()))
     }
 
     async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Events>, Status> {
@@ -193,11 +210,12 @@ async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
     let manifest = Arc::new(honest.hold(&body).await);
     let liar = listen(PeerServer::new(Liar(body.clone())), 3, &honest.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
-    let holders = [liar, honest.me.clone()];
-    pull(&taker.peers, &manifest, &holders, &live).await.unwrap();
+    let holders = [honest.me.clone(), liar];
+    taker.gatherer(&[]).pull(&manifest, &holders, &live).await.unwrap();
     let stored = live.finish(LENGTH as u64).await.unwrap();
     assert_eq!(stored.object_id(), manifest.object_id());
     taker.holds(&body).await;
+    // What else it had sent by then is not even looked at.
     assert_eq!(taker.metrics.bad_chunks.get(), 1, "one bad chunk is enough to drop a peer");
     assert_eq!(taker.metrics.bytes_in.get(), LENGTH as u64);
 }
@@ -210,8 +228,8 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
     let manifest = Arc::new(holder.hold(&body).await);
     let liar = listen(PeerServer::new(Liar(body)), 3, &holder.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
-    let failed = pull(&taker.peers, &manifest, &[liar], &live).await;
-    assert!(matches!(failed, Err(PullError::NoHolder { .. })), "{failed:?}");
+    let failed = taker.gatherer(&[]).pull(&manifest, &[liar], &live).await;
+    assert!(matches!(failed, Err(GatherError::Stuck { .. })), "{failed:?}");
     assert_eq!(live.chunks_in_order(), 0);
     drop(live);
     assert!(taker.store.get(&KEY).await.is_none());
@@ -235,43 +253,80 @@ async fn a_small_object_comes_with_its_manifest() {
     assert_eq!(got, (manifest, Some(body)));
 }
 
+async fn follows(taker: Node, filler: Member, others: Vec<Member>) -> Node {
+    let (me, others) = (taker.me.id, others.iter().collect::<Vec<_>>());
+    let events = taker.peers.follow(&filler, KEY, LeaseId(77), me).await.unwrap();
+    let mut events = events.boxed();
+    let head_sent = events.next().await.unwrap().unwrap();
+    assert!(matches!(head_sent, Followed::Head(got) if *got == head(Some(LENGTH))));
+    let Followed::Members { growth, nodes } = events.next().await.unwrap().unwrap() else {
+        panic!()
+    };
+    let live = taker.begin(Some(LENGTH), None).await;
+    live.name_growth(growth);
+    taker.fills.grows(&live);
+    let gatherer = taker.gatherer(&others);
+    let manifest = gatherer.follow(&filler, &live, nodes, events).await.unwrap();
+    let stored = live.finish(LENGTH as u64).await.unwrap();
+    taker.fills.grown(KEY, growth, stored.object_id());
+    assert_eq!(stored.manifest().as_ref(), &manifest);
+    taker
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_gets_a_running_fill_from_where_it_stands() {
-    let (filler, taker) = (node(1).await, node(2).await);
+async fn followers_of_a_fill_give_to_one_another() {
+    let (filler, one, two) = (node(1).await, node(2).await, node(3).await);
     let body = body(LENGTH);
     let entry = filler.fills.expect(KEY);
     let lease = LeaseId(77);
     entry.begin(Some(lease));
-    let follower = taker.peers.follow(&filler.me, KEY, lease, 3).await;
     let live = filler.begin(Some(LENGTH), Some(lease)).await;
+    filler.fills.grows(&live);
     entry.live(live.clone());
-    put(&live, &body, 0..10).await;
-    let mut events = std::pin::pin!(follower.unwrap());
-    let first = events.next().await.unwrap().unwrap();
-    assert!(matches!(first, Followed::Head(got) if *got == head(Some(LENGTH))));
-    put(&live, &body, 10..usize::MAX).await;
-    live.finish(LENGTH as u64).await.unwrap();
-    let mut got = 0;
-    let manifest = loop {
-        match events.next().await.unwrap().unwrap() {
-            Followed::Chunk { index, data, .. } => {
-                assert_eq!(index, got);
-                assert_eq!(data.is_empty(), index < 3, "chunk {index}");
-                got += 1;
-            }
-            Followed::Done(manifest) => break manifest,
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!(manifest.chunk_count(), got);
+    let everybody = vec![filler.me.clone(), one.me.clone(), two.me.clone()];
+    let one = tokio::spawn(follows(one, filler.me.clone(), everybody.clone()));
+    let two = tokio::spawn(follows(two, filler.me.clone(), everybody));
+    for chunk in 0..LENGTH.div_ceil(CHUNK_BYTES_MIN as usize) {
+        put(&live, &body, chunk..chunk + 1).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stored = live.finish(LENGTH as u64).await.unwrap();
+    filler.fills.grown(KEY, live.growth(), stored.object_id());
     assert!(matches!(live.end(), Some(End::Done(_))));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    one.holds(&body).await;
+    two.holds(&body).await;
+    let given = one.metrics.bytes_out.get() + two.metrics.bytes_out.get();
+    assert!(given > 0, "the filler gave everything itself");
+    assert_eq!(filler.metrics.bytes_out.get() + given, 2 * LENGTH as u64, "a chunk came twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mates_mend_what_a_lost_filler_left_unfinished() {
+    let (one, two) = (node(1).await, node(2).await);
+    let body = body(LENGTH);
+    let (mine, theirs) = (one.begin(Some(LENGTH), None).await, two.begin(Some(LENGTH), None).await);
+    put(&mine, &body, 0..3).await;
+    put(&theirs, &body, 2..12).await;
+    for (index, chunk) in body.chunks(CHUNK_BYTES_MIN as usize).enumerate().take(12) {
+        assert!(mine.announce(index as u32, ChunkHash::of(chunk)));
+    }
+    for live in [&mine, &theirs] {
+        live.name_growth(5);
+    }
+    two.fills.grows(&theirs);
+    mine.meet_mates(&[two.me.id].into());
+    one.gatherer(&[&two.me]).mend(&mine, 12).await.unwrap();
+    assert_eq!(mine.chunks_in_order(), 12);
+    assert_eq!(two.metrics.bytes_out.get(), 9 * u64::from(CHUNK_BYTES_MIN));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_followed_is_said_with_its_reason() {
     let (filler, taker) = (node(1).await, node(2).await);
     let reason = async |lease: u64| {
-        let events = taker.peers.follow(&filler.me, KEY, LeaseId(lease), 0).await.unwrap();
+        let events =
+            taker.peers.follow(&filler.me, KEY, LeaseId(lease), taker.me.id).await.unwrap();
         let mut events = std::pin::pin!(events);
         match events.next().await.unwrap().unwrap() {
             Followed::Failed(reason, _) => reason,
@@ -295,18 +350,18 @@ async fn a_fill_that_breaks_off_tells_its_followers() {
     let live = filler.begin(None, Some(LeaseId(5))).await;
     entry.live(live.clone());
     put(&live, &body(LENGTH), 0..2).await;
-    let events = taker.peers.follow(&filler.me, KEY, LeaseId(5), 0).await.unwrap();
+    let events = taker.peers.follow(&filler.me, KEY, LeaseId(5), taker.me.id).await.unwrap();
     live.fail("the origin closed early");
     let seen: Vec<_> = events.collect().await;
-    assert_eq!(seen.len(), 4, "head, two chunks, failure");
-    assert!(matches!(&seen[3], Ok(Followed::Failed(Reason::Origin, why)) if why.contains("early")));
+    assert_eq!(seen.len(), 5, "head, members, two chunks, failure");
+    assert!(matches!(&seen[4], Ok(Followed::Failed(Reason::Origin, why)) if why.contains("early")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_belies_its_own_hash_is_refused() {
     let node = node(1).await;
     let liar = listen(PeerServer::new(Liar(Bytes::new())), 3, &node.tasks).await;
-    let events = node.peers.follow(&liar, KEY, LeaseId(1), 0).await.unwrap();
+    let events = node.peers.follow(&liar, KEY, LeaseId(1), node.me.id).await.unwrap();
     let seen: Vec<_> = events.collect().await;
     assert!(matches!(&seen[0], Err(error) if error.kind == shoal_proto::ErrorKind::Corrupt));
     assert_eq!(node.metrics.bad_chunks.get(), 1);

@@ -114,9 +114,8 @@ impl Swarm {
         if self.inside.get(at).is_some_and(|inside| *inside > 0) {
             return false;
         }
-        let elsewhere = !peer.facts.mate
-            && peer.facts.zone != self.zone
-            && self.mates_in(peer.facts.zone) > 0;
+        let elsewhere =
+            !peer.facts.mate && peer.facts.zone != self.zone && self.mates_in(peer.facts.zone) > 0;
         let before = self.ranks.get(at).copied().unwrap_or_default() + u32::from(elsewhere);
         let idle_ms = self.idle_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
         u64::from(before) <= idle_ms / PATIENCE_MS

@@ -189,6 +189,7 @@ pub struct Swarm {
     requests: BTreeMap<u64, Request>,
     next_request: u64,
     progress_ms: u64,
+    stuck_after_ms: u64,
     ended: bool,
 }
 
@@ -217,13 +218,22 @@ impl Swarm {
             requests: BTreeMap::new(),
             next_request: 0,
             progress_ms: now_ms,
+            stuck_after_ms: STUCK_AFTER_MS,
             ended: false,
         }
+    }
+
+    /// Gives up earlier or later than after [`STUCK_AFTER_MS`].
+    pub fn give_up_after(&mut self, milliseconds: u64) {
+        self.stuck_after_ms = milliseconds;
     }
 
     /// A chunk is here from before: it is not asked for.
     pub fn has(&mut self, chunk: u32) {
         self.here.insert(chunk);
+        while self.here.contains(self.first_missing) {
+            self.first_missing += 1;
+        }
     }
 
     /// The peer that a request went to, while it is under way.
@@ -423,7 +433,8 @@ impl Swarm {
             actions.push(Action::Done);
             return;
         }
-        if self.peers.is_empty() || now_ms >= self.progress_ms + STUCK_AFTER_MS {
+        let alone = self.peers.is_empty() && self.first_missing < known;
+        if alone || now_ms >= self.progress_ms + self.stuck_after_ms {
             self.ended = true;
             actions.push(Action::Stuck);
             return;

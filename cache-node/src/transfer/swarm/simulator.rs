@@ -85,7 +85,12 @@ impl Simulator {
     pub(super) fn new(setup: Setup) -> Self {
         let Setup { nodes, chunks, chunk_bytes, .. } = setup;
         let hosts = (0..nodes).map(|host| Host {
-            swarm: Swarm::new(0, (NodeId(host as u64), (host % setup.zones) as u32), 7, chunk_bytes),
+            swarm: Swarm::new(
+                0,
+                (NodeId(host as u64), (host % setup.zones) as u32),
+                7,
+                chunk_bytes,
+            ),
             has: vec![false; chunks as usize],
             queue: VecDeque::new(),
             uploading: false,
