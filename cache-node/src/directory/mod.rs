@@ -7,13 +7,11 @@
 //! | `homes` | calls to a key's home and past it |
 //! | `leases` | keeps held fill leases alive at two homes |
 //! | `announce` | batches of what this node holds |
-//! | `fences` | PURE: does a purge cover an object? |
 //! | `tierless` | home nodes, while no super-node answers |
 //! | `types` | what is asked and answered |
 //! | `owed` | PURE: what the tier is to be told once it answers again |
 
 mod announce;
-mod fences;
 mod homes;
 mod leases;
 mod owed;
@@ -36,15 +34,15 @@ use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError}
 use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
-pub use fences::Pass;
 pub use owed::{Debt, Part};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
 
-use fences::FenceTable;
 use types::{index_head, read_answer};
 
 use crate::clock;
+use crate::fences::table::FenceTable;
+pub use crate::fences::table::Pass;
 pub use crate::fences::{Fenced, Matcher, Verdict};
 use crate::membership::ClusterView;
 use crate::metrics::DirectoryMetrics;
@@ -176,6 +174,11 @@ impl Directory {
     /// Whether a hard purge covers the object.
     pub fn fenced(&self, head: &ObjectHead) -> bool {
         self.verdict(head) == Verdict::Gone
+    }
+
+    /// The position of the newest purge that covers the object; `None` when none does.
+    pub fn covering(&self, head: &ObjectHead) -> Option<u64> {
+        self.fences(|fences| fences.covering(&head.into()))
     }
 
     /// Whether an object may come into the store, which the index vouched for at position `vouched`,
