@@ -41,18 +41,32 @@ pub(super) async fn acquire(
     asker: &Member,
 ) -> Result<v1::AcquireReply, RpcError> {
     tier.until_in_touch().await?;
-    let wanted = ask.clone();
-    let look_up =
-        move |tier: &Tier| look(&tier.index, &wanted, clock::unix_ms(), |node| is_live(tier, node));
-    let found = tier.read(look_up).await?;
-    let mut answer = decide(tier, &ask, &found, None)?;
+    let found = look_up(tier, &ask).await?;
+    let (mut answer, mut given) = decide(tier, &ask, &found, None)?;
     if let Answer::Probe(lease) = answer {
         let alive = probe(tier, ask.key, lease).await;
-        let settled = if alive { Ask { suspect: None, ..ask } } else { ask };
+        let settled = if alive { Ask { suspect: None, ..ask.clone() } } else { ask.clone() };
         let gone = (!alive).then_some(lease.id);
-        answer = decide(tier, &settled, &found, gone)?;
+        (answer, given) = decide(tier, &settled, &found, gone)?;
     }
-    reply(tier, answer, found, asker)
+    let (Answer::Fill(lease), true) = (answer, given) else {
+        return reply(tier, answer, found, asker);
+    };
+    // Between the look and the decision a publish may have ended the lease that stood here: what
+    // was published is there now, and a second fill of it would be one too many.
+    match look_up(tier, &ask).await {
+        Ok(found) if !found.fresh => reply(tier, answer, found, asker),
+        published => {
+            tier.home(|home| home.end(&ask.key, lease.id, lease.node));
+            reply(tier, Answer::Have, published?, asker)
+        }
+    }
+}
+
+async fn look_up(tier: &Arc<Tier>, ask: &Ask) -> Result<Found, RpcError> {
+    let wanted = ask.clone();
+    tier.read(move |tier| look(&tier.index, &wanted, clock::unix_ms(), |node| is_live(tier, node)))
+        .await
 }
 
 /// A head is of use when live holders have all of it between them, and the asker does not say
@@ -125,21 +139,23 @@ fn known_holders(
     Ok(all.filter(|(id, _)| of_use(id)).filter_map(known).collect())
 }
 
+/// What the lease table says, and whether that is a lease that it gave just now.
 fn decide(
     tier: &Tier,
     ask: &Ask,
     found: &Found,
     gone: Option<LeaseId>,
-) -> Result<Answer, RpcError> {
+) -> Result<(Answer, bool), RpcError> {
     let filler = |lease: &Lease| filler(&tier.index, lease, gone);
     let id = LeaseId(clock::random_u64().map_err(bug)?);
     let grant = Grant { id, fence_position: tier.index.fence_position() };
     let now_ms = tier.now_ms();
     let answer = tier.home(|home| home.acquire(now_ms, ask, (found.fresh, grant), filler));
-    if matches!(answer, Answer::Fill(lease) if lease.id == id) {
+    let given = matches!(answer, Answer::Fill(lease) if lease.id == id);
+    if given {
         tier.metrics.leases_given.inc();
     }
-    Ok(answer)
+    Ok((answer, given))
 }
 
 /// How a filler is doing, by the index and by who was found gone just now.
