@@ -262,7 +262,8 @@ impl SuperNode {
             let records = self.index.records();
             self.home(|home| home.sweep(now_ms));
             self.ledger(|ledger| ledger.sweep(now_ms));
-            self.absences(|absences| absences.update(now_ms, &records));
+            let retired = self.index.retired();
+            self.absences(|absences| absences.update(now_ms, &records, &retired));
             let mut downs = self.lost_sessions(now_ms);
             if now_ms >= TIMING.trust_ms() {
                 let former = records.iter().filter(|record| {
