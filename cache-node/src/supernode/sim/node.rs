@@ -27,6 +27,8 @@ use crate::membership::{ClusterView, Role};
 
 /// Between two tries while the leader stays the same, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 50;
+/// Between two looks for a change of members that broke off, in milliseconds.
+const KEEP_EVERY_MS: u64 = 1_000;
 
 /// What survives a super-node's lives.
 #[derive(Clone)]
@@ -104,6 +106,7 @@ impl SuperNode {
         world.note(format_args!("{} lives, life {}", host.id, node.number));
         world.set_super(host.id, Some(Arc::clone(&node)));
         life.spawn(Arc::clone(&node).standing());
+        life.spawn(Arc::clone(&node).keeping());
         life.spawn(node.reaping());
         Ok(())
     }
@@ -250,6 +253,25 @@ impl SuperNode {
         };
         if let Some((position, _)) = self.submit(Command::PutMember(put)).await {
             self.raft.wait_applied(position, RPC_DEADLINE_MS).await;
+        }
+    }
+
+    /// As `raft::members`: while it leads, finishes a change of members that broke off half-way.
+    async fn keeping(self: Arc<Self>) {
+        let mut seen = None;
+        loop {
+            self.clock.sleep(KEEP_EVERY_MS).await;
+            let RaftFacts { leader, term, configs, .. } = self.raft.facts();
+            let joint = leader == Some(self.id) && configs.len() > 1;
+            let now = joint.then_some((term, configs));
+            // Not at the first look: whoever is changing it may be between its two steps.
+            if let Some((_, configs)) = now.as_ref().filter(|_| now == seen)
+                && let Some(target) = configs.last()
+            {
+                let done = self.raft.change_voters(target.clone()).await;
+                self.world.note(format_args!("{} finishes {configs:?}: {done:?}", self.id));
+            }
+            seen = now;
         }
     }
 
