@@ -8,7 +8,7 @@ SHELL := bash
 CARGO = . ci/env.sh && cargo
 WORKSPACE = --workspace --all-targets --locked
 
-.PHONY: help deps build run demo test fmt lint docs
+.PHONY: help deps build run demo test sim fmt lint docs
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,14 @@ test: deps ## Check form and lints, then run every test
 	$(CARGO) clippy $(WORKSPACE) -- -D warnings
 	$(CARGO) build $(WORKSPACE)
 	$(CARGO) test --workspace --locked
+
+# SEEDS=10000 runs more seeds, FROM=1 begins elsewhere, SEED=123 replays one, event by event.
+SEEDS ?= 300
+FROM ?= 1
+sim: deps ## Simulate a cluster through faults: SEEDS=10000, or SEED=123 to replay one
+	@. ci/env.sh && export SHOAL_SIM_SEEDS=$(SEEDS) SHOAL_SIM_FROM=$(FROM) SHOAL_SIM_SEED=$(SEED) \
+		&& cargo test --workspace --locked --lib -- --nocapture --exact \
+		supernode::sim::tests::seeds_hold
 
 fmt: ## Format the sources
 	$(CARGO) fmt --all

@@ -99,6 +99,20 @@ pub fn read_small(path: &Path) -> Result<Option<String>, FileError> {
     }
 }
 
+/// Removes a file, for good when this returns; one that is not there is no error.
+///
+/// # Errors
+/// When the operating system refuses.
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    let refused = |error| FileError::refused("remove", path, error);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(refused)?,
+    }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(refused)
+}
+
 /// Where [`write_whole`] prepares the content of `path`.
 pub fn temporary_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();

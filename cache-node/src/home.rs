@@ -33,6 +33,8 @@ pub(crate) struct Ask {
     pub(crate) suspect: Option<(NodeId, LeaseId)>,
     /// Holders that could not give it the object.
     pub(crate) failed: Vec<NodeId>,
+    /// Fills that began before this position are of no use to it: a fence covers them.
+    pub(crate) since: u64,
 }
 
 /// A right to fill that can be given now, should nobody have it.
@@ -59,10 +61,17 @@ pub(crate) enum Filler {
 pub(crate) struct Lease {
     pub(crate) id: LeaseId,
     pub(crate) node: NodeId,
-    /// Fences after it hold against the fill; `None` for a lease that another home gave.
+    /// Fences after it hold against the fill; `None` where another home gave it and did not say.
     pub(crate) fence_position: Option<u64>,
     until_ms: u64,
     publishing: bool,
+}
+
+impl Lease {
+    /// Whether its fill may have begun before that position.
+    fn is_before(&self, position: u64) -> bool {
+        self.fence_position.is_none_or(|began| began < position)
+    }
 }
 
 /// What the asker is told.
@@ -112,6 +121,12 @@ impl Home {
             return Answer::Have;
         }
         let mut fence_position = grant.fence_position;
+        if ask.since > 0
+            && self.leases.get(&ask.key).is_some_and(|lease| lease.is_before(ask.since))
+        {
+            // What it fills is purged already: nobody else is to wait for it.
+            self.leases.remove(&ask.key);
+        }
         if let Some(lease) = self.live(now_ms, &ask.key) {
             if lease.node == ask.node {
                 return Answer::Fill(self.extend(now_ms, &ask.key, lease));
@@ -148,7 +163,7 @@ impl Home {
         &mut self,
         now_ms: u64,
         key: ObjectKey,
-        id: LeaseId,
+        (id, fence_position): (LeaseId, Option<u64>),
         node: NodeId,
     ) -> bool {
         if let Some(lease) = self.live(now_ms, &key) {
@@ -162,7 +177,7 @@ impl Home {
             return false;
         }
         let until_ms = now_ms + self.lease_ms;
-        let lease = Lease { id, node, fence_position: None, until_ms, publishing: false };
+        let lease = Lease { id, node, fence_position, until_ms, publishing: false };
         self.leases.insert(key, lease);
         true
     }

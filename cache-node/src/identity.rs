@@ -11,7 +11,7 @@ use shoal_proto::{ClusterId, NodeId};
 
 use crate::clock;
 use crate::files::{self, FileError, FolderLock};
-use crate::membership::Role;
+use crate::membership::ConfiguredRole;
 
 /// The file in the data directory.
 const IDENTITY_FILE: &str = "identity.json";
@@ -34,7 +34,7 @@ pub struct Claim<'a> {
     /// Its name.
     pub name: &'a str,
     /// Its role.
-    pub role: Role,
+    pub role: ConfiguredRole,
 }
 
 /// A data directory that this member cannot have.
@@ -93,7 +93,32 @@ struct Record {
     role: String,
 }
 
+/// Whose an existing directory is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Its cluster.
+    pub cluster_id: ClusterId,
+    /// Its name.
+    pub name: String,
+}
+
 impl Identity {
+    /// Takes an existing data directory for whom it belongs to.
+    ///
+    /// # Errors
+    /// When it belongs to nobody, another process has it, or it cannot be read.
+    pub fn reopen(data_dir: &Path) -> Result<(Self, Owner), IdentityError> {
+        let path = data_dir.join(IDENTITY_FILE);
+        let nobody = || unreadable(&path, "there is no such file: this is no data directory");
+        read(&path)?.ok_or_else(nobody)?;
+        let lock = FolderLock::take(data_dir)?;
+        let record = read(&path)?.ok_or_else(nobody)?;
+        let cluster_id = record.cluster_id.parse().map_err(|error| unreadable(&path, error))?;
+        let node_id = node_id(&path, &record)?;
+        let owner = Owner { cluster_id, name: record.name };
+        Ok((Self { node_id, data_dir: data_dir.to_owned(), _lock: lock }, owner))
+    }
+
     /// Takes `data_dir` for the member that `claim` names; makes both on a first start.
     ///
     /// # Errors
@@ -176,7 +201,12 @@ mod tests {
 
     use super::*;
 
-    fn open(data_dir: &Path, cluster: &str, name: &str, role: Role) -> Result<NodeId, String> {
+    fn open(
+        data_dir: &Path,
+        cluster: &str,
+        name: &str,
+        role: ConfiguredRole,
+    ) -> Result<NodeId, String> {
         let cluster_id: ClusterId = cluster.parse().unwrap();
         let claim = Claim { cluster_id: &cluster_id, name, role };
         Identity::open(data_dir, claim).map(|id| id.node_id).map_err(|error| error.to_string())
@@ -186,23 +216,30 @@ mod tests {
     fn an_identity_is_drawn_once_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("deep/data");
-        let first = open(&data_dir, "a", "node-0", Role::Node).unwrap();
-        assert_eq!(open(&data_dir, "a", "node-0", Role::Node), Ok(first));
+        let first = open(&data_dir, "a", "node-0", ConfiguredRole::Node).unwrap();
+        assert_eq!(open(&data_dir, "a", "node-0", ConfiguredRole::Node), Ok(first));
         assert_eq!(fs::metadata(&data_dir).unwrap().permissions().mode() & 0o777, 0o700);
-        let other = open(&folder.path().join("other"), "a", "node-1", Role::Node).unwrap();
+        let other =
+            open(&folder.path().join("other"), "a", "node-1", ConfiguredRole::Node).unwrap();
         assert_ne!(first, other);
     }
 
     #[test]
     fn another_members_directory_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        open(folder.path(), "a", "node-0", Role::Node).unwrap();
+        open(folder.path(), "a", "node-0", ConfiguredRole::Node).unwrap();
         fs::remove_file(folder.path().join(files::LOCK_FILE)).unwrap();
         let before = fs::read(folder.path().join(IDENTITY_FILE)).unwrap();
         let claims = [
-            ("b", "node-0", Role::Node, "cluster \"a\"", "cluster.id back to \"a\""),
-            ("a", "node-1", Role::Node, "member \"node-0\"", "node.name back to \"node-0\""),
-            ("a", "node-0", Role::Super, "role \"node\"", "node.role back to \"node\""),
+            ("b", "node-0", ConfiguredRole::Node, "cluster \"a\"", "cluster.id back to \"a\""),
+            (
+                "a",
+                "node-1",
+                ConfiguredRole::Node,
+                "member \"node-0\"",
+                "node.name back to \"node-0\"",
+            ),
+            ("a", "node-0", ConfiguredRole::Super, "role \"node\"", "node.role back to \"node\""),
         ];
         for (cluster, name, role, whose, remedy) in claims {
             let refused = open(folder.path(), cluster, name, role).unwrap_err();
@@ -216,7 +253,7 @@ mod tests {
     fn two_processes_never_share_a_directory() {
         let folder = tempfile::tempdir().unwrap();
         let cluster_id: ClusterId = "a".parse().unwrap();
-        let claim = Claim { cluster_id: &cluster_id, name: "node-0", role: Role::Node };
+        let claim = Claim { cluster_id: &cluster_id, name: "node-0", role: ConfiguredRole::Node };
         let held = Identity::open(folder.path(), claim).unwrap();
         let refused = Identity::open(folder.path(), claim).unwrap_err();
         assert!(matches!(refused, IdentityError::File(FileError::InUse { .. })), "{refused}");
@@ -225,18 +262,51 @@ mod tests {
     }
 
     #[test]
+    fn an_existing_directory_says_whose_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Identity::reopen(folder.path()).unwrap_err().to_string().contains("no data dir"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let node_id = open(folder.path(), "a", "s-0", ConfiguredRole::Super).unwrap();
+        let (held, owner) = Identity::reopen(folder.path()).unwrap();
+        assert_eq!(
+            (held.node_id, owner.cluster_id.as_str(), &owner.name[..]),
+            (node_id, "a", "s-0")
+        );
+        let refused = Identity::reopen(folder.path()).unwrap_err();
+        assert!(matches!(refused, IdentityError::File(FileError::InUse { .. })), "{refused}");
+    }
+
+    #[test]
     fn a_spoilt_file_is_named_with_the_remedy() {
         let folder = tempfile::tempdir().unwrap();
         for spoilt in ["", "{}", r#"{"cluster_id":"a","node_id":"0","name":"n","role":"node"}"#] {
             fs::write(folder.path().join(IDENTITY_FILE), spoilt).unwrap();
-            let refused = open(folder.path(), "a", "n", Role::Node).unwrap_err();
+            let refused = open(folder.path(), "a", "n", ConfiguredRole::Node).unwrap_err();
             assert!(refused.contains(IDENTITY_FILE) && refused.contains("move"), "{refused}");
         }
     }
 
     #[test]
     fn a_directory_that_cannot_be_made_is_named() {
-        let refused = open(Path::new("/proc/shoal/data"), "a", "n", Role::Node).unwrap_err();
+        let refused =
+            open(Path::new("/proc/shoal/data"), "a", "n", ConfiguredRole::Node).unwrap_err();
         assert!(refused.contains("/proc/shoal/data"), "{refused}");
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn an_identity_file_of_any_bytes_is_refused_and_left_alone(
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(IDENTITY_FILE);
+            fs::write(&path, &bytes).unwrap();
+            let cluster: ClusterId = "test".parse().unwrap();
+            let claim = Claim { cluster_id: &cluster, name: "a", role: ConfiguredRole::Node };
+            proptest::prop_assert!(Identity::open(folder.path(), claim).is_err());
+            proptest::prop_assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
     }
 }

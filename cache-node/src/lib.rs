@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod directory;
 pub mod edge;
+pub mod fences;
 pub mod fetch;
 pub mod files;
 mod home;

@@ -4,97 +4,15 @@
 //!
 //! Names follow the Prometheus conventions: `shoal_` prefix, base units, `_total` for counters.
 
+mod index;
 mod labels;
+mod registry;
 
-use std::time::Duration;
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
-};
-
+pub use index::IndexMetrics;
 pub use labels::{PerRefusal, PerTier, Refusal, Tier};
-
-/// The process's registry. Registration of a name twice is a fault found at start-up.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    registry: Registry,
-}
-
-impl Metrics {
-    /// A registry with the `process_*` metrics.
-    ///
-    /// # Errors
-    /// When a name is taken.
-    pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process))?;
-        Ok(Self { registry })
-    }
-
-    /// The registry in the Prometheus text format.
-    ///
-    /// # Errors
-    /// When a metric cannot be encoded.
-    pub fn text(&self) -> Result<Vec<u8>, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(text)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let counter = IntCounter::new(name, help)?;
-        self.registry.register(Box::new(counter.clone()))?;
-        Ok(counter)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        let gauge = IntGauge::new(name, help)?;
-        self.registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    fn gauges(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-    ) -> Result<IntGaugeVec, prometheus::Error> {
-        let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
-        self.registry.register(Box::new(gauges.clone()))?;
-        Ok(gauges)
-    }
-
-    fn seconds(&self, name: &str, help: &str) -> Result<Gauge, prometheus::Error> {
-        let gauge = Gauge::new(name, help)?;
-        self.registry.register(Box::new(gauge.clone()))?;
-        Ok(gauge)
-    }
-
-    fn counters(
-        &self,
-        name: &str,
-        help: &str,
-        label: &str,
-    ) -> Result<IntCounterVec, prometheus::Error> {
-        let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
-        self.registry.register(Box::new(counters.clone()))?;
-        Ok(counters)
-    }
-
-    fn histogram(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-    ) -> Result<Histogram, prometheus::Error> {
-        let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-        let histogram = Histogram::with_opts(options)?;
-        self.registry.register(Box::new(histogram.clone()))?;
-        Ok(histogram)
-    }
-}
+pub use registry::Metrics;
 
 /// Seconds, from a memory hit to a stalled origin.
 const LATENCY_S: [f64; 12] =
@@ -317,6 +235,32 @@ impl DirectoryMetrics {
     }
 }
 
+/// Requests of other members that were refused.
+#[derive(Clone, Debug)]
+pub struct RefusalMetrics {
+    kinds: IntCounterVec,
+}
+
+impl RefusalMetrics {
+    /// Registers them.
+    ///
+    /// # Errors
+    /// When the name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        let kinds = m.counters(
+            "shoal_refused_requests_total",
+            "Requests of other members that were refused, by kind of fault.",
+            "kind",
+        )?;
+        Ok(Self { kinds })
+    }
+
+    /// The counter of a kind.
+    pub fn refused(&self, kind: &'static str) -> IntCounter {
+        self.kinds.with_label_values(&[kind])
+    }
+}
+
 /// Metrics of a member's mode.
 #[derive(Clone, Debug)]
 pub struct ModeMetrics {
@@ -353,95 +297,6 @@ impl ModeMetrics {
     }
 }
 
-/// Metrics of a super-node.
-#[derive(Clone, Debug)]
-pub struct IndexMetrics {
-    /// The last applied position.
-    pub applied_position: IntGauge,
-    /// The current term.
-    pub term: IntGauge,
-    /// 1 while this super-node leads.
-    pub leader: IntGauge,
-    /// Changes of leader seen.
-    pub leader_changes: IntCounter,
-    /// Commands applied.
-    pub commands: IntCounter,
-    /// Batches proposed.
-    pub batches: IntCounter,
-    /// Fill leases held in this home's memory.
-    pub leases: IntGauge,
-    /// Fill leases given.
-    pub leases_given: IntCounter,
-    /// Sessions open now.
-    pub sessions: IntGauge,
-    /// Object heads in the index.
-    pub heads: IntGauge,
-    /// Seconds to append and sync entries to the log.
-    pub sync_seconds: Histogram,
-    /// Seconds that each group of entries took to be applied; the next waits so long.
-    pub apply_pause_seconds: Histogram,
-    /// The longest of them since the start, in seconds.
-    pub apply_pause_max_seconds: Gauge,
-    /// Bytes of snapshots sent to other super-nodes.
-    pub snapshot_sent_bytes: IntCounter,
-    /// Bytes of snapshots received from other super-nodes.
-    pub snapshot_received_bytes: IntCounter,
-}
-
-impl IndexMetrics {
-    /// Registers a super-node's metrics.
-    ///
-    /// # Errors
-    /// When a name is taken.
-    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            applied_position: m
-                .gauge("shoal_index_applied_position", "The last applied position.")?,
-            term: m.gauge("shoal_index_term", "The current term.")?,
-            leader: m.gauge("shoal_index_leader", "1 while this super-node leads.")?,
-            leader_changes: m
-                .counter("shoal_index_leader_changes_total", "Changes of leader seen.")?,
-            commands: m.counter("shoal_index_commands_total", "Commands applied.")?,
-            batches: m.counter("shoal_index_batches_total", "Batches proposed.")?,
-            leases: m.gauge("shoal_index_leases", "Fill leases in this home's memory.")?,
-            leases_given: m.counter("shoal_index_leases_given_total", "Fill leases given.")?,
-            sessions: m.gauge("shoal_index_sessions", "Sessions open now.")?,
-            heads: m.gauge("shoal_index_heads", "Object heads in the index.")?,
-            sync_seconds: m.histogram(
-                "shoal_index_sync_seconds",
-                "Seconds to append and sync entries to the log.",
-                &LATENCY_S,
-            )?,
-            apply_pause_seconds: m.histogram(
-                "shoal_index_apply_pause_seconds",
-                "Seconds that a group of entries took to be applied; the next waits so long.",
-                &LATENCY_S,
-            )?,
-            apply_pause_max_seconds: m.seconds(
-                "shoal_index_apply_pause_max_seconds",
-                "The longest that a group of entries took to be applied since the start.",
-            )?,
-            snapshot_sent_bytes: m.counter(
-                "shoal_index_snapshot_sent_bytes_total",
-                "Bytes of snapshots sent to other super-nodes.",
-            )?,
-            snapshot_received_bytes: m.counter(
-                "shoal_index_snapshot_received_bytes_total",
-                "Bytes of snapshots received from other super-nodes.",
-            )?,
-        })
-    }
-
-    /// A group of entries took so long to be applied.
-    pub fn note_apply(&self, took: Duration) {
-        let seconds = took.as_secs_f64();
-        self.apply_pause_seconds.observe(seconds);
-        if seconds > self.apply_pause_max_seconds.get() {
-            self.apply_pause_max_seconds.set(seconds);
-        }
-    }
-}
-
 /// Metrics of the control calls.
 #[derive(Clone, Debug)]
 pub struct AdminMetrics {
@@ -469,25 +324,4 @@ impl AdminMetrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_names_are_distinct_and_prefixed() {
-        let m = Metrics::new().unwrap();
-        let edge = EdgeMetrics::new(&m).unwrap();
-        OriginMetrics::new(&m).unwrap();
-        TransferMetrics::new(&m).unwrap();
-        StoreMetrics::new(&m).unwrap();
-        DirectoryMetrics::new(&m).unwrap();
-        IndexMetrics::new(&m).unwrap();
-        ModeMetrics::new(&m).unwrap();
-        AdminMetrics::new(&m).unwrap();
-        edge.requests.of(Tier::Peer).inc();
-        let text = String::from_utf8(m.text().unwrap()).unwrap();
-        assert!(text.contains("shoal_edge_requests_total{tier=\"peer\"} 1"), "{text}");
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.starts_with("shoal_") || line.starts_with("process_"), "{line}");
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,11 @@
 //! Windows and frames are set by hand: with hyper's defaults one stream carries about half as much
 //! (`docs/adr/0003`). Every call goes out with a deadline; see [`with_deadline`].
 
+#[cfg(test)]
+pub(crate) mod arbitrary;
+mod refusals;
+mod watched;
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,8 +19,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
+use tower_layer::{Identity, Stack};
+
+pub use refusals::{Refusal, Refusals};
 
 use crate::tls::{Security, claims_name};
+use watched::Watch;
 
 /// Bytes in flight on one stream.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -97,12 +106,31 @@ impl Channels {
     }
 }
 
-/// A server with Shoal's windows, frames and security; services are added to it.
+/// A layer that looks at every answer.
+type Layers = Stack<Watch, Identity>;
+
+/// A server's services behind the layers that every member's server has.
+pub type MemberRouter = Router<Layers>;
+
+/// A server with Shoal's windows, frames and security; services are added to it. What it refuses
+/// is counted nowhere: for tests.
 ///
 /// # Errors
 /// When the identity cannot be used for TLS.
-pub fn server(security: &Security) -> Result<Server, tonic::transport::Error> {
+pub fn server(security: &Security) -> Result<Server<Layers>, tonic::transport::Error> {
+    server_with(security, Refusals::default())
+}
+
+/// The same server; what it refuses is counted and logged.
+///
+/// # Errors
+/// When the identity cannot be used for TLS.
+pub fn server_with(
+    security: &Security,
+    refusals: Refusals,
+) -> Result<Server<Layers>, tonic::transport::Error> {
     let server = Server::builder()
+        .layer(Watch { refusals })
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
@@ -120,7 +148,7 @@ pub fn server(security: &Security) -> Result<Server, tonic::transport::Error> {
 /// # Errors
 /// When the listener fails.
 pub async fn serve(
-    router: Router,
+    router: MemberRouter,
     listener: tokio::net::TcpListener,
     stop: CancellationToken,
     grace: Duration,
@@ -131,6 +159,13 @@ pub async fn serve(
         served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()) => served,
         () = async { ended.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
     }
+}
+
+/// Whether `address` refuses connections, so that no process listens there. An answer, a time-out and
+/// an unknown name are no refusals.
+pub async fn refuses(address: &str, deadline: Duration) -> bool {
+    let connected = tokio::time::timeout(deadline, tokio::net::TcpStream::connect(address)).await;
+    matches!(connected, Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// Runs a call within `deadline`.

@@ -105,6 +105,13 @@ impl Security {
     }
 }
 
+/// The member's name in a certificate of the cluster's.
+pub fn name_of(certificate: &CertificateDer<'_>) -> Option<String> {
+    let end_entity = webpki::EndEntityCert::try_from(certificate).ok()?;
+    let suffix = format!(".{NODE_SUFFIX}");
+    end_entity.valid_dns_names().find_map(|name| name.strip_suffix(&suffix).map(str::to_owned))
+}
+
 /// Whether the caller's first certificate is that of the member called `name`.
 pub fn claims_name(certificate: &CertificateDer<'_>, name: &str) -> bool {
     let Ok(end_entity) = webpki::EndEntityCert::try_from(certificate) else {

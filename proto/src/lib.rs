@@ -17,4 +17,4 @@ pub mod wire;
 
 pub use error::{ErrorKind, RpcError};
 pub use id::{ChunkHash, ClusterId, LeaseId, ManifestId, NodeId, ObjectId, ObjectKey, ObjectRef};
-pub use manifest::{Freshness, Header, Manifest, ObjectHead};
+pub use manifest::{Freshness, Header, Labels, Manifest, ObjectHead, Refresh};

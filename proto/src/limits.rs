@@ -27,6 +27,13 @@ pub const HEADER_BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// Most response headers that are kept.
 pub const HEADERS_MAX: usize = 256;
 
+/// Path prefixes of an object that purges can match, from the root on; deeper ones share the last.
+pub const PATH_LEVELS_MAX: usize = 16;
+/// Tags of an object that purges can match; one with more is matched by every tag's purge.
+pub const TAGS_MAX: usize = 32;
+/// Most labels of an object: its path's prefixes, the path itself, its tags.
+pub const LABELS_MAX: usize = PATH_LEVELS_MAX + 1 + TAGS_MAX;
+
 /// Longest site name, node name or zone, in bytes.
 pub const NAME_BYTES_MAX: usize = 128;
 /// Longest cluster id, in bytes.
@@ -67,6 +74,8 @@ pub const FILL_RENEW_MS: u32 = 2_000;
 pub const RPC_DEADLINE_MS: u64 = 2_000;
 /// Deadline of a write to the index, elections included, in milliseconds.
 pub const WRITE_DEADLINE_MS: u64 = 10_000;
+/// Deadline of an audit of all super-nodes' indexes, in milliseconds.
+pub const VERIFY_DEADLINE_MS: u64 = 100_000;
 /// Deadline to connect to a member, in milliseconds.
 pub const CONNECT_DEADLINE_MS: u64 = 1_000;
 /// Longest silence on a stream between peers, in milliseconds.

@@ -60,6 +60,17 @@ impl Freshness {
     }
 }
 
+/// What purges by prefix and tag match an object by: keyed hashes, each bound to the site, that name
+/// neither a path nor a tag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels {
+    /// Of every prefix of the path, of the path itself, and of every tag; at most
+    /// [`limits::LABELS_MAX`]. Empty where nobody knows them: every such purge of the site matches.
+    pub hashes: Vec<u64>,
+    /// There are more tags than are kept: every tag's purge of the site matches.
+    pub every_tag: bool,
+}
+
 /// What is known of a response before its body: all of a manifest but the chunk hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectHead {
@@ -79,6 +90,8 @@ pub struct ObjectHead {
     pub freshness: Freshness,
     /// Position in the index from which fences hold against the fill.
     pub fence_position: u64,
+    /// What purges by prefix and tag match it by.
+    pub labels: Labels,
 }
 
 impl ObjectHead {
@@ -86,6 +99,19 @@ impl ObjectHead {
     pub fn header(&self, name: &str) -> Option<&Bytes> {
         self.headers.iter().find(|header| header.name == name).map(|header| &header.value)
     }
+}
+
+/// What a validation changes of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refresh {
+    /// All headers, old and new.
+    pub headers: Vec<Header>,
+    /// Freshness facts from now on.
+    pub freshness: Freshness,
+    /// Position in the index from which fences hold against the validation.
+    pub fence_position: u64,
+    /// What purges match it by from now on.
+    pub labels: Labels,
 }
 
 /// A whole object's description.
@@ -170,8 +196,9 @@ impl Manifest {
 
     /// The same object with newer headers and freshness (RFC 9111 section 4.3.4).
     #[must_use]
-    pub fn refreshed(&self, headers: Vec<Header>, freshness: Freshness, fence: u64) -> Self {
-        let head = ObjectHead { headers, freshness, fence_position: fence, ..self.head.clone() };
+    pub fn refreshed(&self, refresh: Refresh) -> Self {
+        let Refresh { headers, freshness, fence_position, labels } = refresh;
+        let head = ObjectHead { headers, freshness, fence_position, labels, ..self.head.clone() };
         Self { head, length: self.length, hashes: self.hashes.clone() }
     }
 }
@@ -221,6 +248,7 @@ mod tests {
             chunk_size: limits::CHUNK_BYTES_MIN,
             freshness: Freshness { lifetime_ms: 60_000, ..Freshness::default() },
             fence_position: 3,
+            labels: Labels { hashes: vec![1, u64::MAX], every_tag: true },
         }
     }
 
@@ -252,7 +280,8 @@ mod tests {
     fn a_revalidation_renames_the_manifest_and_keeps_the_object() {
         let m = manifest(300_000);
         let fresher = Freshness { lifetime_ms: 1, ..Freshness::default() };
-        let refreshed = m.refreshed(Vec::new(), fresher, 9);
+        let refresh = Refresh { freshness: fresher, fence_position: 9, ..Refresh::default() };
+        let refreshed = m.refreshed(refresh);
         assert_ne!(refreshed.id(), m.id());
         assert_eq!(refreshed.object_id(), m.object_id());
     }

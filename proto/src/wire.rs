@@ -3,7 +3,7 @@
 
 use crate::id::ObjectKey;
 use crate::limits;
-use crate::manifest::{Freshness, Header, Manifest, ObjectHead, hashes_from_wire};
+use crate::manifest::{Freshness, Header, Labels, Manifest, ObjectHead, hashes_from_wire};
 use crate::{ErrorKind, RpcError};
 
 /// The generated messages and services.
@@ -95,6 +95,7 @@ impl From<&ObjectHead> for v1::ObjectHead {
             chunk_size,
             freshness,
             fence_position,
+            labels,
         } = head;
         let header = |h: &Header| v1::Header { name: h.name.clone(), value: h.value.clone() };
         Self {
@@ -106,6 +107,7 @@ impl From<&ObjectHead> for v1::ObjectHead {
             chunk_size: *chunk_size,
             freshness: Some(freshness.into()),
             fence_position: *fence_position,
+            labels: labels_to_wire(labels),
         }
     }
 }
@@ -126,10 +128,30 @@ impl TryFrom<v1::ObjectHead> for ObjectHead {
             chunk_size: wire.chunk_size,
             freshness: wire.freshness.as_ref().map(Freshness::from).unwrap_or_default(),
             fence_position: wire.fence_position,
+            labels: labels_from(wire.labels.as_ref())?,
         };
         head.check()?;
         Ok(head)
     }
+}
+
+/// Labels as they travel; `None` where nobody knows them.
+pub fn labels_to_wire(labels: &Labels) -> Option<v1::Labels> {
+    let Labels { hashes, every_tag } = labels;
+    let known = !hashes.is_empty() || *every_tag;
+    known.then(|| v1::Labels { hashes: hashes.clone(), every_tag: *every_tag })
+}
+
+/// Labels out of a message's field.
+///
+/// # Errors
+/// When there are too many.
+pub fn labels_from(wire: Option<&v1::Labels>) -> Result<Labels, WireError> {
+    let Some(v1::Labels { hashes, every_tag }) = wire else { return Ok(Labels::default()) };
+    if hashes.len() > limits::LABELS_MAX {
+        return Err(WireError::field("labels", hashes.len(), "at most 49 hashes"));
+    }
+    Ok(Labels { hashes: hashes.clone(), every_tag: *every_tag })
 }
 
 impl From<&Freshness> for v1::Freshness {
@@ -217,3 +239,6 @@ pub fn check_node_info(info: &v1::NodeInfo) -> Result<(), WireError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

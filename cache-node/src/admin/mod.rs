@@ -17,6 +17,7 @@
 pub mod client;
 mod control;
 mod guard;
+mod members;
 mod status;
 pub mod tokens;
 
@@ -38,7 +39,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use control::{Answer, Call, Control, ControlError};
-pub use status::{Figures, Hits, MemberStatus, ModeStatus, StatusDocument};
+pub use members::{Change, ChangeOrder, Changed, MembersDocument, TierMember};
+pub use status::{
+    CandidateStatus, Figures, Hits, MemberStatus, ModeStatus, SelectionChange, SelectionStatus,
+    StatusDocument,
+};
 
 use crate::metrics::{AdminMetrics, Metrics};
 use crate::tasks::{self, Tasks};

@@ -8,7 +8,7 @@ use crate::membership::{ClusterView, Member};
 use crate::metrics::{PerTier, Tier};
 
 /// What a member knows of the cluster and of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StatusDocument {
     /// The cluster.
     pub cluster_id: String,
@@ -33,6 +33,9 @@ pub struct StatusDocument {
     pub mode: Option<ModeStatus>,
     /// The members, as in the view.
     pub members: Vec<MemberStatus>,
+    /// How voters are chosen; only from a leader that chooses.
+    #[serde(default)]
+    pub selection: Option<SelectionStatus>,
     /// What the member caches and serves; `None` for super-nodes.
     pub figures: Option<Figures>,
 }
@@ -55,6 +58,49 @@ impl From<&Shown> for ModeStatus {
     }
 }
 
+/// How the tier's leader chooses voters.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SelectionStatus {
+    /// Voters wanted.
+    pub wanted: usize,
+    /// Voters there are.
+    pub voters: usize,
+    /// Why nothing is changed now, or something is.
+    pub state: String,
+    /// The last change that this leader made.
+    pub last_change: Option<SelectionChange>,
+    /// The nodes that can be chosen, the best first.
+    pub candidates: Vec<CandidateStatus>,
+}
+
+/// A change of the tier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SelectionChange {
+    /// `promote`, `replace` or `demote`.
+    pub kind: String,
+    /// The name of who got a vote.
+    pub promoted: Option<String>,
+    /// The name of who lost it.
+    pub demoted: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// When, in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// A node that can be chosen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CandidateStatus {
+    /// Its name.
+    pub name: String,
+    /// Its id, hexadecimal.
+    pub node_id: String,
+    /// `voter` or `standby`.
+    pub standing: String,
+    /// How fit it is: -70 to 70 points.
+    pub score: f64,
+}
+
 /// A member in the view.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
@@ -68,6 +114,9 @@ pub struct MemberStatus {
     pub state: String,
     /// It has a vote in the tier.
     pub voter: bool,
+    /// The tier chooses its role, not its configuration.
+    #[serde(default)]
+    pub auto: bool,
     /// `host:port` of its cluster listener.
     pub cluster_address: String,
     /// `host:port` of its edge; empty where it has none.
@@ -155,6 +204,7 @@ impl From<&Member> for MemberStatus {
             version,
             up,
             voter,
+            auto,
         } = member;
         Self {
             name: name.clone(),
@@ -162,6 +212,7 @@ impl From<&Member> for MemberStatus {
             role: role.name().to_owned(),
             state: if *up { "up" } else { "down" }.to_owned(),
             voter: *voter,
+            auto: *auto,
             cluster_address: cluster_address.clone(),
             edge_address: edge_address.clone(),
             admin_address: admin_address.clone(),

@@ -51,6 +51,19 @@ impl ControlArgs {
         path: &str,
         body: Value,
     ) -> Result<Value, Failure> {
+        self.ask(method, path, body).await?.map_err(|error| refusal(&error))
+    }
+
+    /// The same, with the refusal for whoever can do something about it.
+    ///
+    /// # Errors
+    /// When the flags are wrong, or the member cannot be asked.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Result<Result<Value, ControlError>, Failure> {
         let address = address(&self.admin)?;
         let order = Order { method, path: path.to_owned(), body, token: self.token()? };
         let unreachable = |error| {
@@ -64,15 +77,15 @@ impl ControlArgs {
         let read = serde_json::from_slice::<Value>(&body);
         if code.is_success() {
             let strange = |error| Failure::run(format!("http://{address}: not JSON: {error}"));
-            return read.map_err(strange);
+            return read.map_err(strange).map(Ok);
         }
         let refused = read.ok().and_then(|body| serde_json::from_value::<Refused>(body).ok());
-        Err(Failure::run(match refused {
-            Some(Refused { error }) => format!("{}\n{}", error.message, error.remedy),
-            None => {
-                format!("http://{address} answers {code}; is that an admin listener of Shoal's?")
-            }
-        }))
+        match refused {
+            Some(Refused { error }) => Ok(Err(error)),
+            None => Err(Failure::run(format!(
+                "http://{address} answers {code}; is that an admin listener of Shoal's?"
+            ))),
+        }
     }
 
     fn token(&self) -> Result<Option<HeaderValue>, Failure> {
@@ -90,6 +103,11 @@ impl ControlArgs {
         value.set_sensitive(true);
         Ok(Some(value))
     }
+}
+
+/// How a refusal reads.
+pub(super) fn refusal(error: &ControlError) -> Failure {
+    Failure::run(format!("{}\n{}", error.message, error.remedy))
 }
 
 fn read_token(file: &Path) -> Result<String, Failure> {

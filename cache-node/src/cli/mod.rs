@@ -5,11 +5,14 @@
 mod control;
 pub mod exit;
 mod logging;
+mod members;
 mod node;
 mod purge;
+mod recover;
 mod signals;
 pub mod status;
 mod up;
+mod verify;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -37,8 +40,14 @@ enum Command {
     Up(up::UpArgs),
     /// Shows a cluster's members and what they serve
     Status(status::StatusArgs),
-    /// Makes a cluster forget what it has of URLs or of a site
+    /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
+    /// Shows who is in the tier of super-nodes, and changes it
+    Members(members::MembersArgs),
+    /// Goes on from one super-node when most are lost for good
+    Recover(recover::RecoverArgs),
+    /// Compares the super-nodes' indexes, record by record
+    Verify(verify::VerifyArgs),
     /// Prints the version
     Version,
 }
@@ -58,6 +67,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Members(args) => members::run(args),
+        Command::Recover(args) => recover::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
     };
     match done {

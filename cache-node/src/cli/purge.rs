@@ -18,11 +18,20 @@ use crate::text::table::{Align, Table};
 #[derive(Debug, Args)]
 pub(super) struct PurgeArgs {
     /// URLs, as clients ask for them
-    #[arg(value_name = "URL", required_unless_present = "site")]
+    #[arg(value_name = "URL", required_unless_present_any = ["prefix", "tag", "site"])]
     urls: Vec<String>,
-    /// A whole site, by its name
-    #[arg(long, value_name = "NAME", conflicts_with = "urls")]
+    /// Everything under a URL, whatever its query; can be repeated
+    #[arg(long, value_name = "URL")]
+    prefix: Vec<String>,
+    /// Everything of --site with a tag (Surrogate-Key, Cache-Tag); can be repeated
+    #[arg(long, value_name = "TAG", requires = "site")]
+    tag: Vec<String>,
+    /// The site of the tags; or, without tags, all of that site
+    #[arg(long, value_name = "NAME")]
     site: Option<String>,
+    /// Make it stale and not gone: it is validated before it is served again
+    #[arg(long)]
+    soft: bool,
     /// Do not ask before a whole site is purged
     #[arg(long, short)]
     yes: bool,
@@ -54,7 +63,7 @@ struct Purged {
 
 /// Purges and reports.
 pub(super) fn run(args: &PurgeArgs) -> Result<(), Failure> {
-    if let Some(site) = &args.site {
+    if let Some(site) = args.whole_site() {
         confirm(site, args.yes)?;
     }
     let (targets, body) = wishes(args);
@@ -76,15 +85,23 @@ pub(super) fn run(args: &PurgeArgs) -> Result<(), Failure> {
     }
 }
 
+impl PurgeArgs {
+    /// The site that is purged as a whole.
+    fn whole_site(&self) -> Option<&String> {
+        self.site.as_ref().filter(|_| self.tag.is_empty())
+    }
+}
+
 /// What to name the purges by, and the call's body.
 fn wishes(args: &PurgeArgs) -> (Vec<String>, Value) {
-    let mut targets = args.urls.clone();
-    let mut purges: Vec<Value> = args.urls.iter().map(|url| json!({ "url": url })).collect();
-    if let Some(site) = &args.site {
-        targets.push(site.clone());
-        purges.push(json!({ "site": site }));
-    }
-    (targets, json!({ "purges": purges }))
+    let urls = args.urls.iter().map(|url| (url, json!({ "url": url })));
+    let prefixes = args.prefix.iter().map(|url| (url, json!({ "prefix": url })));
+    let tags = args.tag.iter().map(|tag| (tag, json!({ "tag": tag, "site": args.site })));
+    let site = args.whole_site().map(|site| (site, json!({ "site": site })));
+    let all = urls.chain(prefixes).chain(tags).chain(site);
+    let (targets, purges): (Vec<String>, Vec<Value>) =
+        all.map(|(target, purge)| (target.clone(), purge)).unzip();
+    (targets, json!({ "purges": purges, "soft": args.soft }))
 }
 
 /// A whole site is much: a person is asked again, a script is not.
@@ -171,6 +188,49 @@ http://d/b  url  docs         -      -        -  9.5 ms
 1 purged, 1 failed, 9.8 ms in all
 ";
         assert_eq!(text(&report()), expected);
+    }
+
+    #[test]
+    fn every_way_to_name_things_becomes_a_purge_of_its_own() {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            purge: PurgeArgs,
+        }
+        let read = |line: &str| {
+            let words = std::iter::once("purge").chain(line.split_whitespace());
+            <Line as clap::Parser>::try_parse_from(words).map(|line| line.purge)
+        };
+        let line = "http://d/a http://d/b --prefix http://d/c/ --tag t --tag u --site docs --soft";
+        let (targets, body) = wishes(&read(line).unwrap());
+        assert_eq!(targets, ["http://d/a", "http://d/b", "http://d/c/", "t", "u"]);
+        let expected = json!({ "soft": true, "purges": [
+            { "url": "http://d/a" },
+            { "url": "http://d/b" },
+            { "prefix": "http://d/c/" },
+            { "tag": "t", "site": "docs" },
+            { "tag": "u", "site": "docs" },
+        ]});
+        assert_eq!(body, expected);
+        let (targets, body) = wishes(&read("--site docs --yes").unwrap());
+        assert_eq!((targets, &body["purges"]), (vec!["docs".into()], &json!([{ "site": "docs" }])));
+        for wrong in ["", "--tag t", "--soft"] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn the_json_is_documented() {
+        const PAGE: &str = include_str!("../../../docs/purge-json.md");
+        let example = PAGE.split("```json").nth(1).and_then(|rest| rest.split("```").next());
+        let example: Value = serde_json::from_str(example.unwrap()).unwrap();
+        let written = serde_json::to_value(report()).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&example), keys(&written));
+        assert_eq!(keys(&example["purges"][0]), keys(&written["purges"][0]));
+        for key in keys(&written["purges"][0]) {
+            assert!(PAGE.contains(&format!("`purges[].{key}`")), "{key}");
+        }
     }
 
     #[test]

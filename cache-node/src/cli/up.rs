@@ -20,6 +20,10 @@ pub(super) struct UpArgs {
     /// Nodes: 0 to 50; without any, a tier alone [default: as in the data directory, else 3]
     #[arg(long, value_name = "COUNT")]
     nodes: Option<u16>,
+    /// Nodes that choose the super-nodes among themselves, in the place of the others: 1 to 50
+    /// [default: as in the data directory, else none]
+    #[arg(long, value_name = "COUNT", conflicts_with_all = ["super_nodes", "nodes"])]
+    auto: Option<u16>,
     /// The origin to cache, such as http://127.0.0.1:8000
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
@@ -44,6 +48,12 @@ pub(super) struct UpArgs {
     /// Status for a host that is not served: 421 or 404
     #[arg(long, value_name = "STATUS")]
     unknown_host: Option<u16>,
+    /// With --auto: voters that the nodes choose, 1, 3, 5 or 7
+    #[arg(long, value_name = "COUNT")]
+    super_nodes_wanted: Option<String>,
+    /// With --auto: a voter that is away for longer is replaced, such as 15s
+    #[arg(long, value_name = "DURATION")]
+    replace_after: Option<String>,
     /// How long to wait for the origin's response head, such as 5s
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     first_byte_timeout: Option<Duration>,
@@ -85,6 +95,7 @@ fn options(args: &UpArgs) -> Result<UpOptions, Failure> {
     Ok(UpOptions {
         super_nodes: args.super_nodes,
         nodes: args.nodes,
+        auto: args.auto,
         origin: args.origin.clone(),
         demo_origin_rate: args.demo_origin_rate.clone(),
         data_dir: data_dir.ok_or_else(|| Failure::usage(no_home))?,
@@ -92,6 +103,8 @@ fn options(args: &UpArgs) -> Result<UpOptions, Failure> {
         store_budget: args.store_budget.clone(),
         store_memory: args.store_memory.clone(),
         unknown_host: args.unknown_host,
+        super_nodes_wanted: args.super_nodes_wanted.clone(),
+        replace_after: args.replace_after.clone(),
         first_byte_timeout: args.first_byte_timeout,
         hosts: args.hosts.clone(),
         insecure: args.insecure,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use shoal_proto::ClusterId;
 
@@ -12,9 +13,10 @@ use super::{
     NodeConfig, StoreConfig, values,
 };
 use crate::admin::tokens::Tokens;
-use crate::membership::Role;
+use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
-use crate::text::units::{SIZE_EXPECTED, format_size, parse_size};
+use crate::supernode::selection::Wanted;
+use crate::text::units::{SIZE_EXPECTED, format_size, parse_duration, parse_size};
 use crate::tls::{Security, TlsFiles};
 
 /// Smallest store: a few of the largest chunks.
@@ -27,6 +29,13 @@ const COPIES_MAX: u64 = 8;
 const CONNECTIONS_MAX: u64 = 1_000_000;
 /// Most addresses to find the cluster by.
 const SUPER_NODES_MAX: usize = 64;
+
+/// A lost voter's place: not before all that trusted it have heard of that, or stopped trusting.
+const REPLACE_AFTER_MIN: Duration = Duration::from_secs(10);
+const REPLACE_AFTER_MAX: Duration = Duration::from_secs(3_600);
+/// A better candidate's patience.
+const UPGRADE_AFTER_MIN: Duration = Duration::from_secs(10);
+const UPGRADE_AFTER_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 const TRUTH_EXPECTED: &str = "true or false";
 const LISTEN_EXPECTED: &str = "an address and a port such as \"0.0.0.0:8080\"";
@@ -57,7 +66,7 @@ pub(super) fn config(
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
     let mut builder = Builder { take: Taker::new(settings, problems), folder };
-    let role = builder.take.optional("node.role", "\"node\" or \"super\"", values::role);
+    let role = builder.take.optional("node.role", "\"node\", \"super\" or \"auto\"", values::role);
     let node = builder.node(role);
     let cluster = builder.cluster(role);
     let listen = builder.listen("admin.listen");
@@ -75,13 +84,18 @@ pub(super) fn store(settings: &Settings, problems: &mut Vec<Problem>) -> Option<
     Builder { take: Taker::new(settings, problems), folder: Path::new("") }.store()
 }
 
+/// The keys about choosing super-nodes alone, likewise.
+pub(super) fn wanted(settings: &Settings, problems: &mut Vec<Problem>) -> Option<Wanted> {
+    Builder { take: Taker::new(settings, problems), folder: Path::new("") }.selection()
+}
+
 struct Builder<'a> {
     take: Taker<'a>,
     folder: &'a Path,
 }
 
 impl Builder<'_> {
-    fn node(&mut self, role: Option<Role>) -> Option<NodeConfig> {
+    fn node(&mut self, role: Option<ConfiguredRole>) -> Option<NodeConfig> {
         let name = self.take.required("node.name", values::NAME_EXPECTED, values::name);
         let data_dir = self.path("node.data_dir");
         if data_dir.is_none() && self.take.settings().get("node.data_dir").is_none() {
@@ -114,7 +128,7 @@ impl Builder<'_> {
         Some(listen.ip().to_string())
     }
 
-    fn cluster(&mut self, role: Option<Role>) -> Option<ClusterConfig> {
+    fn cluster(&mut self, role: Option<ConfiguredRole>) -> Option<ClusterConfig> {
         let id =
             self.take.required("cluster.id", "1 to 64 letters, digits, '-', '_' or '.'", |text| {
                 text.parse::<ClusterId>().ok()
@@ -122,12 +136,13 @@ impl Builder<'_> {
         let listen = self.listen("cluster.listen");
         let bootstrap = self.take.optional("cluster.bootstrap", TRUTH_EXPECTED, values::truth);
         let super_nodes = self.super_nodes(role, bootstrap);
-        if bootstrap == Some(true) && role == Some(Role::Node) {
+        if bootstrap == Some(true) && role == Some(ConfiguredRole::Node) {
             self.take.fault(
                 "cluster.bootstrap",
                 "is true, node.role is \"node\"; expected false, since super-nodes found clusters",
             );
         }
+        let selection = self.selection();
         let security = self.security();
         let copies = self.take.optional("cluster.copies", "1 to 8", |text| {
             values::count(text, 1..=COPIES_MAX).and_then(|count| u8::try_from(count).ok())
@@ -139,6 +154,7 @@ impl Builder<'_> {
             listen: listen?,
             super_nodes,
             bootstrap: bootstrap?,
+            selection: selection?,
             security,
             tls,
             copies: copies?,
@@ -146,7 +162,11 @@ impl Builder<'_> {
         })
     }
 
-    fn super_nodes(&mut self, role: Option<Role>, bootstrap: Option<bool>) -> Vec<String> {
+    fn super_nodes(
+        &mut self,
+        role: Option<ConfiguredRole>,
+        bootstrap: Option<bool>,
+    ) -> Vec<String> {
         const KEY: &str = "cluster.super_nodes";
         const EXPECTED: &str = "host:port of a super-node's cluster listener";
         let found = self.take.list(KEY, EXPECTED, values::host_port);
@@ -154,7 +174,7 @@ impl Builder<'_> {
             let count = format!("{} addresses", found.len());
             self.take.wrong(KEY, &count, &format!("at most {SUPER_NODES_MAX}"));
         }
-        let alone = role == Some(Role::Super) && bootstrap != Some(false);
+        let alone = role.is_some_and(ConfiguredRole::founds) && bootstrap != Some(false);
         let nothing = self.take.settings().get(KEY).is_none_or(|setting| {
             found.is_empty() && matches!(setting.value.to_string().as_str(), "" | "[]")
         });
@@ -162,6 +182,34 @@ impl Builder<'_> {
             self.take.missing(KEY, "at least one super-node to find the cluster by");
         }
         found
+    }
+
+    fn selection(&mut self) -> Option<Wanted> {
+        let voters = self.take.optional("cluster.super_nodes_wanted", "1, 3, 5 or 7", |text| {
+            values::count(text, 1..=7).filter(|count| count % 2 == 1)
+        });
+        let mut patience = |key: &'static str, least: Duration, most: Duration, shown: &str| {
+            let fits = |duration: &Duration| (least..=most).contains(duration);
+            let found = self.take.optional(key, shown, |text| parse_duration(text).filter(fits));
+            found.and_then(|duration| u64::try_from(duration.as_millis()).ok())
+        };
+        let replace_after_ms = patience(
+            "cluster.replace_after",
+            REPLACE_AFTER_MIN,
+            REPLACE_AFTER_MAX,
+            "a duration of 10s to 1h",
+        );
+        let upgrade_after_ms = patience(
+            "cluster.upgrade_after",
+            UPGRADE_AFTER_MIN,
+            UPGRADE_AFTER_MAX,
+            "a duration of 10s to 24h",
+        );
+        Some(Wanted {
+            voters: usize::try_from(voters?).ok()?,
+            replace_after_ms: replace_after_ms?,
+            upgrade_after_ms: upgrade_after_ms?,
+        })
     }
 
     fn security(&mut self) -> Option<(Security, Option<TlsFiles>)> {
@@ -197,10 +245,10 @@ impl Builder<'_> {
         }
     }
 
-    fn secret(&mut self, role: Option<Role>) -> Option<ClusterSecret> {
+    fn secret(&mut self, role: Option<ConfiguredRole>) -> Option<ClusterSecret> {
         const KEY: &str = "cluster.secret_file";
         if self.take.settings().get(KEY).is_none() {
-            if role == Some(Role::Node) {
+            if role.is_some_and(ConfiguredRole::caches) {
                 self.take.missing(KEY, "a file with 32 bytes in hexadecimal");
             }
             return None;
@@ -223,13 +271,13 @@ impl Builder<'_> {
     /// The caching part; the inner `None` for super-nodes, which have none.
     fn cache(
         &mut self,
-        role: Option<Role>,
+        role: Option<ConfiguredRole>,
         sites: FoundSites,
         cluster: Option<&ClusterConfig>,
     ) -> Option<Option<CacheConfig>> {
         let edge = self.edge();
         let store = self.store();
-        if role == Some(Role::Super) {
+        if role == Some(ConfiguredRole::Super) {
             self.no_flags_of_nodes();
             return Some(None);
         }
@@ -311,9 +359,9 @@ impl Builder<'_> {
         Taker::new(self.take.settings(), &mut told).optional(path, "", values::listen)
     }
 
-    fn distinct_listeners(&mut self, role: Option<Role>) {
+    fn distinct_listeners(&mut self, role: Option<ConfiguredRole>) {
         let mut keys = vec!["cluster.listen", "admin.listen"];
-        if role == Some(Role::Node) {
+        if role.is_some_and(ConfiguredRole::caches) {
             keys.push("edge.listen");
         }
         for (at, right) in keys.iter().enumerate() {

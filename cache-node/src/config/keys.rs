@@ -33,9 +33,10 @@ pub const KEYS: &[Key] = &[
         path: "node.role",
         flag: "role",
         variable: "SHOAL_ROLE",
-        value: "node|super",
+        value: "node|super|auto",
         default: "node",
-        help: "node: caches and serves clients; super: keeps the index",
+        help: "node: caches and serves clients; super: keeps the index; auto: a node that the tier \
+               may choose to keep the index too",
     },
     Key {
         path: "node.data_dir",
@@ -92,6 +93,30 @@ pub const KEYS: &[Key] = &[
         value: "true|false",
         default: "false",
         help: "Found the cluster on the first start; exactly one super-node does",
+    },
+    Key {
+        path: "cluster.super_nodes_wanted",
+        flag: "super-nodes-wanted",
+        variable: "SHOAL_SUPER_NODES_WANTED",
+        value: "COUNT",
+        default: "3",
+        help: "Voters that the tier chooses among auto nodes: 1, 3, 5 or 7; the same everywhere",
+    },
+    Key {
+        path: "cluster.replace_after",
+        flag: "replace-after",
+        variable: "SHOAL_REPLACE_AFTER",
+        value: "DURATION",
+        default: "15s",
+        help: "A standby takes the place of a voter that is away for longer, 10s to 1h",
+    },
+    Key {
+        path: "cluster.upgrade_after",
+        flag: "upgrade-after",
+        variable: "SHOAL_UPGRADE_AFTER",
+        value: "DURATION",
+        default: "10m",
+        help: "A standby much better than a voter for so long takes its place, 10s to 24h",
     },
     Key {
         path: "cluster.secret_file",

@@ -33,14 +33,32 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
 }
 
 /// Bytes that this user can still write to the disk of `path`, which need not exist yet.
-fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let existing = path.ancestors().find(|folder| folder.exists())?;
     let disk = rustix::fs::statvfs(existing).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
-/// The machine's memory in bytes.
-fn memory_bytes() -> Option<u64> {
+/// The memory that this process may use, in bytes: the machine's, or less where a control group
+/// says so.
+pub(crate) fn memory_bytes() -> Option<u64> {
+    machine_bytes().into_iter().chain(group_bytes()).min()
+}
+
+/// What the process's control group, or the one that a container sees as the root, allows.
+fn group_bytes() -> Option<u64> {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    let files = [
+        format!("/sys/fs/cgroup{path}/memory.max"),
+        "/sys/fs/cgroup/memory.max".to_owned(),
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes".to_owned(),
+    ];
+    let limit = |file: &String| std::fs::read_to_string(file).ok()?.trim().parse().ok();
+    files.iter().filter_map(limit).min()
+}
+
+fn machine_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -7,7 +7,7 @@
 mod build;
 mod file;
 pub mod keys;
-mod machine;
+pub(crate) mod machine;
 mod problem;
 mod settings;
 mod sites;
@@ -24,8 +24,9 @@ pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{Setting, Settings, Value};
 
 use crate::admin::tokens::Tokens;
-use crate::membership::Role;
+use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
+use crate::supernode::selection::Wanted;
 use crate::tls::{Security, TlsFiles};
 
 /// A whole, valid configuration.
@@ -37,7 +38,7 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// Its admin listener.
     pub admin: AdminConfig,
-    /// What only members with [`Role::Node`] have.
+    /// What only members that cache have.
     pub cache: Option<CacheConfig>,
     /// Its log.
     pub log: LogConfig,
@@ -51,7 +52,7 @@ pub struct NodeConfig {
     /// Its name, as in its certificate.
     pub name: String,
     /// Its role.
-    pub role: Role,
+    pub role: ConfiguredRole,
     /// Where it keeps everything; absolute.
     pub data_dir: PathBuf,
     /// Its failure zone; empty when unknown.
@@ -71,6 +72,8 @@ pub struct ClusterConfig {
     pub super_nodes: Vec<String>,
     /// This super-node founds the cluster.
     pub bootstrap: bool,
+    /// How many voters the tier is to have, and how patient it is in choosing them.
+    pub selection: Wanted,
     /// How members speak to one another; the files have been read.
     pub security: Security,
     /// The files behind `security`; `None` for plain text.
@@ -158,6 +161,18 @@ impl StoreConfig {
             Some(store) if problems.is_empty() => Ok(store),
             _ => Err(ConfigErrors(problems)),
         }
+    }
+}
+
+/// The patience and number of voters that `settings` ask for, whatever else they say.
+///
+/// # Errors
+/// Every fault found.
+pub fn wanted(settings: &Settings) -> Result<Wanted, ConfigErrors> {
+    let mut problems = Vec::new();
+    match build::wanted(settings, &mut problems) {
+        Some(wanted) if problems.is_empty() => Ok(wanted),
+        _ => Err(ConfigErrors(problems)),
     }
 }
 

@@ -88,7 +88,7 @@ fn a_valid_file_is_a_configuration() {
     let written = Written::new();
     let config = written.load(&[]).unwrap();
     assert_eq!(config.node.name, "node-0");
-    assert_eq!(config.node.role, Role::Node);
+    assert_eq!(config.node.role, ConfiguredRole::Node);
     assert_eq!(config.node.data_dir, written.folder.path().join("data"));
     assert_eq!(config.address(config.cluster.listen), "127.0.0.1:7400");
     assert_eq!(config.cluster.copies, 2);
@@ -113,7 +113,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
     (
         "zone = \"a\"",
         "role = \"boss\"",
-        "shoal.toml:4: node.role is \"boss\"; expected \"node\" or \"super\"",
+        "shoal.toml:4: node.role is \"boss\"; expected \"node\", \"super\" or \"auto\"",
     ),
     (
         "listen = \"127.0.0.1:7400\"",
@@ -440,4 +440,33 @@ fn faults_of_tokens_are_told_without_their_secrets() {
     let table =
         format!("[[admin.tokens]]\nname = \"a\"\nsha256 = \"{hash}\"\nscopes = []\n[[site]]");
     assert!(twice.with("[[site]]", &table).faults()[0].contains("a name of its own"));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
+
+    /// Any file at all, and a valid one with bytes changed: read, or refused with every problem
+    /// named, and never a panic.
+    #[test]
+    fn arbitrary_files_are_refused_with_a_reason(
+        bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+        changes in proptest::collection::vec(
+            (proptest::prelude::any::<proptest::sample::Index>(), proptest::prelude::any::<u8>()),
+            0..4,
+        ),
+    ) {
+        let written = Written::new();
+        let file = written.file();
+        let mut changed = written.text.clone().into_bytes();
+        for (at, value) in changes {
+            let at = at.index(changed.len());
+            changed[at] = value;
+        }
+        for text in [bytes, changed] {
+            fs::write(&file, &text).unwrap();
+            if let Err(problems) = Config::load(Some(&file), Settings::default()) {
+                proptest::prop_assert!(!problems.to_string().is_empty());
+            }
+        }
+    }
 }

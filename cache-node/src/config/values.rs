@@ -6,7 +6,7 @@ use http::StatusCode;
 use shoal_proto::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX};
 
 use super::{ClusterSecret, LogFormat};
-use crate::membership::Role;
+use crate::membership::ConfiguredRole;
 
 /// Longest member name: one label of a DNS name (RFC 1035 section 2.3.4).
 const LABEL_BYTES_MAX: usize = 63;
@@ -24,8 +24,8 @@ pub(super) fn name(text: &str) -> Option<String> {
     right.then(|| text.to_owned())
 }
 
-pub(super) fn role(text: &str) -> Option<Role> {
-    [Role::Node, Role::Super].into_iter().find(|role| role.name() == text)
+pub(super) fn role(text: &str) -> Option<ConfiguredRole> {
+    ConfiguredRole::ALL.into_iter().find(|role| role.name() == text)
 }
 
 pub(super) fn truth(text: &str) -> Option<bool> {

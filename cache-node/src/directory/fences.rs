@@ -1,39 +1,62 @@
-//! PURE. The fences that this node knows, and whether they cover an object.
+//! PURE. The fences that this node knows, and what they leave of an object.
 //!
-//! Invariant: forgetting never makes an object current again. When the table is full the oldest
-//! fences are folded into a floor below which every object counts as fenced.
+//! Two questions, with two answers. *What is left of a stored object?* The fences that are kept say
+//! so: those that were forgotten have been held against everything stored, and what they covered is
+//! gone. *May this object come in?* Then also its position must not be below the floor, under which
+//! fences were forgotten, unless the index has just vouched for it.
+//!
+//! Invariants: forgetting never makes an object current again; the table is bounded. Where fences
+//! came faster than they could be held against the store, or the tier no longer keeps some that this
+//! node has missed, everything older counts as gone until the next [`Pass`] has removed it.
 
-use std::collections::HashMap;
-
+use shoal_proto::ObjectKey;
 use shoal_proto::limits::FENCES_MAX;
-use shoal_proto::wire::v1::{self, fence_matcher::Matcher};
-use shoal_proto::{ObjectHead, ObjectKey};
+use shoal_proto::wire::v1;
 
-/// What purges have matched, each with the newest position at which they did.
-#[derive(Debug, Default)]
+use crate::fences::{Fenced, Fences, Matcher, Subject, Verdict};
+
+/// Fences kept although they were held against the store: fills that began before them are still on
+/// their way.
+const KEPT_MAX: usize = FENCES_MAX / 2;
+/// Most fences kept, however fast they come.
+const TABLE_MAX: usize = 4 * FENCES_MAX;
+
+/// What purges have matched.
+#[derive(Debug)]
 pub(super) struct FenceTable {
-    keys: HashMap<ObjectKey, u64>,
-    sites: HashMap<String, u64>,
+    kept: Fences,
+    kept_max: usize,
+    /// Objects from before it may not come in.
     floor: u64,
+    /// Stored objects from before it are gone, whatever they are.
+    blanket: u64,
     position: u64,
 }
 
+/// A look at everything stored, for what the fences up to a position cover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// The position.
+    pub upto: u64,
+    blanket: u64,
+}
+
 impl FenceTable {
+    /// Nothing known, but that everything stored was held against all fences up to `position`.
+    pub(super) fn after_pass(position: u64) -> Self {
+        let kept = Fences::default();
+        Self { kept, kept_max: KEPT_MAX, floor: position, blanket: 0, position }
+    }
+
     /// Takes in a fence; one that cannot be read fences everything before it.
     pub(super) fn add(&mut self, fence: &v1::Fence) {
         let position = fence.position;
-        match fence.matcher.as_ref().and_then(|m| m.matcher.as_ref()) {
-            Some(Matcher::Key(key)) => match ObjectKey::try_from(key.as_ref()) {
-                Ok(key) => raise(self.keys.entry(key).or_default(), position),
-                Err(_) => raise(&mut self.floor, position),
-            },
-            Some(Matcher::Site(site)) => {
-                raise(self.sites.entry(site.clone()).or_default(), position);
-            }
-            None => raise(&mut self.floor, position),
+        match fence.matcher.as_ref().map(Fenced::try_from) {
+            Some(Ok(fenced)) => self.kept.add(position, fenced),
+            Some(Err(_)) | None => raise(&mut self.blanket, position),
         }
         self.advance(position);
-        if self.keys.len() + self.sites.len() > FENCES_MAX {
+        if self.kept.len() > TABLE_MAX {
             self.fold();
         }
     }
@@ -48,21 +71,83 @@ impl FenceTable {
         self.position
     }
 
-    /// Whether a purge covers the object.
-    pub(super) fn covers(&self, head: &ObjectHead) -> bool {
-        let by_key = self.keys.get(&head.key).copied().unwrap_or_default();
-        let by_site = self.sites.get(&head.site).copied().unwrap_or_default();
-        head.fence_position < self.floor.max(by_key).max(by_site)
+    /// What the fences leave of a stored object.
+    pub(super) fn verdict(&self, subject: &Subject<'_>) -> Verdict {
+        if subject.fence_position < self.blanket {
+            return Verdict::Gone;
+        }
+        self.kept.verdict(subject)
     }
 
+    /// Whether an object may come into the store. The index vouched for it at `vouched`, after it
+    /// had held all fences up to there against it; 0 when it did not.
+    pub(super) fn admits(&self, subject: &Subject<'_>, vouched: u64) -> bool {
+        let known = subject.fence_position.max(vouched);
+        known >= self.floor && self.verdict(subject) != Verdict::Gone
+    }
+
+    /// Begins a pass: `None` when there is nothing to hold against the store. Whatever came into the
+    /// store before must be found there by now, and what comes in later is asked about afterwards.
+    pub(super) fn begin_pass(&mut self) -> Option<Pass> {
+        if self.kept.is_empty() && self.blanket == 0 {
+            return None;
+        }
+        let surplus = self.kept.len().saturating_sub(self.kept_max);
+        if let Some((forgotten, _)) = surplus.checked_sub(1).and_then(|n| self.kept.after(0).nth(n))
+        {
+            raise(&mut self.floor, *forgotten);
+        }
+        raise(&mut self.floor, self.blanket);
+        Some(Pass { upto: self.position, blanket: self.blanket })
+    }
+
+    /// What a pass removes: soft fences age into hard ones when they are forgotten.
+    pub(super) fn doomed(&self, subject: &Subject<'_>) -> bool {
+        match self.verdict(subject) {
+            Verdict::Gone => true,
+            Verdict::Stale => subject.fence_position < self.floor,
+            Verdict::Clear => false,
+        }
+    }
+
+    /// Ends a pass that looked at everything: what lies below the floor can be forgotten. Says up to
+    /// where nothing stored is covered any more: a process that starts from there misses nothing.
+    pub(super) fn end_pass(&mut self, pass: Pass) -> u64 {
+        if self.blanket <= pass.blanket {
+            self.blanket = 0;
+        }
+        let floor = self.floor.min(pass.upto);
+        self.kept.forget_upto(floor);
+        // What a soft fence covers is still there.
+        let soft = self.kept.after(0).find(|(_, fenced)| fenced.soft);
+        soft.map_or(pass.upto, |(position, _)| pass.upto.min(position.saturating_sub(1)))
+    }
+
+    /// Keys under hard fences that came after `position`.
+    pub(super) fn keys_after(&self, position: u64) -> Vec<ObjectKey> {
+        let key = |fenced: &Fenced| match fenced {
+            Fenced { matcher: Matcher::Key(key), soft: false } => Some(*key),
+            _ => None,
+        };
+        self.kept.after(position).filter_map(|(_, fenced)| key(fenced)).collect()
+    }
+
+    /// Whether a pass is worth its while: fences that no key names came after `position`, more are
+    /// kept than need be, or everything old counts as gone.
+    pub(super) fn wants_pass(&self, position: u64) -> bool {
+        let wide = |fenced: &Fenced| !fenced.soft && !matches!(fenced.matcher, Matcher::Key(_));
+        self.blanket > 0
+            || self.kept.len() > self.kept_max
+            || self.kept.after(position).any(|(_, fenced)| wide(fenced))
+    }
+
+    /// Fences come faster than passes end: everything before the newer half is gone.
     fn fold(&mut self) {
-        let mut positions: Vec<u64> =
-            self.keys.values().chain(self.sites.values()).copied().collect();
-        positions.sort_unstable();
-        self.floor = self.floor.max(positions[positions.len() / 2]);
-        let floor = self.floor;
-        self.keys.retain(|_, position| *position > floor);
-        self.sites.retain(|_, position| *position > floor);
+        let middle =
+            self.kept.after(0).nth(self.kept.len() / 2).map_or(0, |(position, _)| *position);
+        raise(&mut self.blanket, middle);
+        raise(&mut self.floor, middle);
+        self.kept.forget_upto(self.blanket);
     }
 }
 
@@ -71,63 +156,4 @@ fn raise(value: &mut u64, to: u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use shoal_proto::Freshness;
-
-    use super::*;
-
-    fn head(key: u8, fence_position: u64) -> ObjectHead {
-        ObjectHead {
-            key: ObjectKey::new([key; 32]),
-            site: "docs".into(),
-            status: 200,
-            headers: Vec::new(),
-            length: None,
-            chunk_size: 256 * 1024,
-            freshness: Freshness::default(),
-            fence_position,
-        }
-    }
-
-    fn fence(position: u64, matcher: Matcher) -> v1::Fence {
-        v1::Fence { position, matcher: Some(v1::FenceMatcher { matcher: Some(matcher) }) }
-    }
-
-    #[test]
-    fn a_fence_covers_older_fills_of_its_key_alone() {
-        let mut table = FenceTable::default();
-        table.add(&fence(5, Matcher::Key(vec![1; 32].into())));
-        assert!(table.covers(&head(1, 4)));
-        assert!(!table.covers(&head(1, 5)));
-        assert!(!table.covers(&head(2, 4)));
-        assert_eq!(table.position(), 5);
-    }
-
-    #[test]
-    fn a_site_fence_covers_all_its_keys() {
-        let mut table = FenceTable::default();
-        table.add(&fence(7, Matcher::Site("docs".into())));
-        assert!(table.covers(&head(9, 6)));
-        assert!(!table.covers(&head(9, 7)));
-    }
-
-    #[test]
-    fn forgetting_fences_more_and_never_less() {
-        let mut table = FenceTable::default();
-        for position in 1..=(FENCES_MAX as u64 + 1) {
-            let key = blake3::hash(&position.to_le_bytes());
-            table.add(&fence(position, Matcher::Key(key.as_bytes().to_vec().into())));
-        }
-        assert!(table.keys.len() <= FENCES_MAX);
-        let first = *blake3::hash(&1u64.to_le_bytes()).as_bytes();
-        let old = ObjectHead { key: ObjectKey::new(first), ..head(0, 0) };
-        assert!(table.covers(&old));
-    }
-
-    #[test]
-    fn an_unreadable_fence_covers_everything_before_it() {
-        let mut table = FenceTable::default();
-        table.add(&fence(3, Matcher::Key(vec![1; 4].into())));
-        assert!(table.covers(&head(2, 2)));
-    }
-}
+mod tests;

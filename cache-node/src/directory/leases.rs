@@ -9,6 +9,7 @@ use shoal_proto::limits::{FILL_LEASE_MS, FILL_RENEW_MS, RPC_DEADLINE_MS};
 use shoal_proto::wire::v1;
 use shoal_proto::{LeaseId, NodeId, ObjectKey, RpcError};
 
+use super::Lease;
 use super::homes::Homes;
 use crate::rpc::with_deadline;
 
@@ -20,33 +21,34 @@ const SHADOW_DEADLINE_MS: u64 = 250;
 /// The leases held now.
 #[derive(Debug, Default)]
 pub(super) struct HeldLeases {
-    held: Mutex<HashMap<ObjectKey, LeaseId>>,
+    held: Mutex<HashMap<ObjectKey, Lease>>,
 }
 
 impl HeldLeases {
-    pub(super) fn insert(&self, key: ObjectKey, lease: LeaseId) {
+    pub(super) fn insert(&self, key: ObjectKey, lease: Lease) {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key, lease);
     }
 
     pub(super) fn remove(&self, key: &ObjectKey, lease: LeaseId) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.get(key) == Some(&lease) {
+        if held.get(key).is_some_and(|held| held.id == lease) {
             held.remove(key);
         }
     }
 
     pub(super) fn contains(&self, key: &ObjectKey, lease: LeaseId) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).get(key) == Some(&lease)
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.get(key).is_some_and(|held| held.id == lease)
     }
 
-    pub(super) fn list(&self) -> Vec<(ObjectKey, LeaseId)> {
+    pub(super) fn list(&self) -> Vec<(ObjectKey, Lease)> {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.iter().map(|(key, lease)| (*key, *lease)).collect()
     }
 }
 
 /// Tells the key's second home of a new lease; a lost or slow one is not waited for.
-pub(super) async fn shadow(homes: &Homes, node: NodeId, key: ObjectKey, lease: LeaseId) {
+pub(super) async fn shadow(homes: &Homes, node: NodeId, key: ObjectKey, lease: Lease) {
     let Some(second) = homes.ranked(&key).into_iter().nth(1) else { return };
     let request = request(node, key, lease, false);
     let deadline = Duration::from_millis(SHADOW_DEADLINE_MS);
@@ -59,7 +61,7 @@ pub(super) async fn shadow(homes: &Homes, node: NodeId, key: ObjectKey, lease: L
 }
 
 /// Tells the key's second home that the lease has ended.
-pub(super) async fn unshadow(homes: &Homes, node: NodeId, key: ObjectKey, lease: LeaseId) {
+pub(super) async fn unshadow(homes: &Homes, node: NodeId, key: ObjectKey, lease: Lease) {
     tell(homes, request(node, key, lease, true), key).await;
 }
 
@@ -90,12 +92,13 @@ async fn tell(homes: &Homes, request: v1::ShadowRequest, key: ObjectKey) {
     }
 }
 
-fn request(node: NodeId, key: ObjectKey, lease: LeaseId, ended: bool) -> v1::ShadowRequest {
+fn request(node: NodeId, key: ObjectKey, lease: Lease, ended: bool) -> v1::ShadowRequest {
     v1::ShadowRequest {
         key: key.to_wire(),
-        lease_id: lease.0,
+        lease_id: lease.id.0,
         node_id: node.0,
         lease_ms: FILL_LEASE_MS,
         ended,
+        fence_position: lease.fence_position,
     }
 }

@@ -18,26 +18,34 @@ mod homes;
 mod leases;
 mod owed;
 mod session;
+#[cfg(test)]
+mod tests;
 mod tierless;
 mod types;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use shoal_proto::limits::{RPC_DEADLINE_MS, SESSION_LEASE_MS, WRITE_DEADLINE_MS};
+use prost::Message;
+use shoal_proto::limits::{
+    RPC_DEADLINE_MS, SESSION_LEASE_MS, VERIFY_DEADLINE_MS, WRITE_DEADLINE_MS,
+};
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::home_server::HomeServer;
 use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
+pub use fences::Pass;
 pub use owed::{Debt, Part};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
 
+use fences::FenceTable;
 use types::{index_head, read_answer};
 
 use crate::clock;
+pub use crate::fences::{Fenced, Matcher, Verdict};
 use crate::membership::ClusterView;
 use crate::metrics::DirectoryMetrics;
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX, with_deadline};
@@ -47,15 +55,6 @@ use crate::tasks::Tasks;
 const ALONE_AFTER_MS: u64 = 500;
 /// Between two looks meanwhile.
 const LOOK_EVERY_MS: u64 = 25;
-
-/// What a purge covers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Purge {
-    /// One key's object.
-    Key(ObjectKey),
-    /// All objects of a site.
-    Site(String),
-}
 
 /// A node's side of the tier. Shared by everything that asks for keys.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Directory {
         metrics: DirectoryMetrics,
         local: Local,
     ) -> Arc<Self> {
-        let DirectoryConfig { cluster, me, seeds } = config;
+        let DirectoryConfig { cluster, me, seeds, fence_position, role } = config;
         let (view_sender, view) = watch::channel(ClusterView::default());
         let (welcomed_sender, welcomed) = watch::channel(false);
         let (changes, queue) = mpsc::channel(announce::QUEUE_MAX);
@@ -89,7 +88,8 @@ impl Directory {
         let held = Arc::new(leases::HeldLeases::default());
         let shared = Arc::new(session::Shared {
             view: view_sender,
-            fences: RwLock::default(),
+            fences: RwLock::new(FenceTable::after_pass(fence_position)),
+            fenced: watch::Sender::new(fence_position),
             lease_until: Mutex::new(clock::monotonic()),
             welcomed: welcomed_sender,
             inventories: watch::Sender::new(1),
@@ -99,6 +99,7 @@ impl Directory {
             cluster,
             me: me.clone(),
             seeds,
+            role,
             channels: channels.clone(),
             stats: local.stats,
             shared: shared.clone(),
@@ -154,9 +155,60 @@ impl Directory {
         self.shared.fence_position()
     }
 
-    /// Whether a purge covers the object.
+    /// Follows [`Directory::fence_position`].
+    pub fn watch_fences(&self) -> watch::Receiver<u64> {
+        self.shared.fenced.subscribe()
+    }
+
+    fn fences<T>(&self, read: impl FnOnce(&FenceTable) -> T) -> T {
+        read(&self.shared.fences.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn fences_mut<T>(&self, change: impl FnOnce(&mut FenceTable) -> T) -> T {
+        change(&mut self.shared.fences.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What purges leave of a stored object.
+    pub fn verdict(&self, head: &ObjectHead) -> Verdict {
+        self.fences(|fences| fences.verdict(&head.into()))
+    }
+
+    /// Whether a hard purge covers the object.
     pub fn fenced(&self, head: &ObjectHead) -> bool {
-        self.shared.fences.read().unwrap_or_else(PoisonError::into_inner).covers(head)
+        self.verdict(head) == Verdict::Gone
+    }
+
+    /// Whether an object may come into the store, which the index vouched for at position `vouched`,
+    /// or did not: 0.
+    pub fn admits(&self, head: &ObjectHead, vouched: u64) -> bool {
+        self.fences(|fences| fences.admits(&head.into(), vouched))
+    }
+
+    /// Keys that were purged after `position`.
+    pub fn keys_purged_after(&self, position: u64) -> Vec<ObjectKey> {
+        self.fences(|fences| fences.keys_after(position))
+    }
+
+    /// Whether fences that came after `position`, or their number, make a pass worth its while.
+    pub fn wants_pass(&self, position: u64) -> bool {
+        self.fences(|fences| fences.wants_pass(position))
+    }
+
+    /// Begins to hold the fences against everything stored; `None` when there are none. Nothing may
+    /// be between [`Directory::admits`] and the store meanwhile.
+    pub fn begin_pass(&self) -> Option<Pass> {
+        self.fences_mut(FenceTable::begin_pass)
+    }
+
+    /// Whether a pass removes the stored object.
+    pub fn doomed(&self, head: &ObjectHead) -> bool {
+        self.fences(|fences| fences.doomed(&head.into()))
+    }
+
+    /// Ends a pass over everything stored. Returns what to begin with after a restart, once all that
+    /// the pass removed is gone for good.
+    pub fn end_pass(&self, pass: Pass) -> u64 {
+        self.fences_mut(|fences| fences.end_pass(pass))
     }
 
     /// Whether this node has to do without the tier: its session lease has run out, and did not
@@ -203,10 +255,10 @@ impl Directory {
                 answered => break answered?,
             }
         };
-        let acquired = read_answer(reply, Giver::Tier)?;
+        let acquired = read_answer(reply, (Giver::Tier, request.fence_position))?;
         if let Acquired::Fill(lease) = acquired {
-            self.held.insert(key, lease.id);
-            leases::shadow(&self.homes, self.node_id(), key, lease.id).await;
+            self.held.insert(key, lease);
+            leases::shadow(&self.homes, self.node_id(), key, lease).await;
         }
         Ok(acquired)
     }
@@ -222,9 +274,9 @@ impl Directory {
         known: &Known,
     ) -> Result<Acquired, RpcError> {
         let request = self.acquire_request(key, site, known);
-        let acquired = read_answer(self.home_nodes.acquire(&request).await?, Giver::Node)?;
+        let acquired = read_answer(self.home_nodes.acquire(&request).await?, (Giver::Node, 0))?;
         if let Acquired::Fill(lease) = acquired {
-            self.home_nodes.hold(key, lease.id).await;
+            self.home_nodes.hold(key, lease).await;
         }
         Ok(acquired)
     }
@@ -240,6 +292,8 @@ impl Directory {
             suspect_node_id: suspect_node,
             suspect_lease_id: suspect_lease,
             failed_holders: known.failed.iter().map(|id| id.0).collect(),
+            fence_position: self.fence_position(),
+            since_position: known.since,
         }
     }
 
@@ -322,10 +376,26 @@ impl Directory {
         }
     }
 
+    /// Has all super-nodes hash their whole index as of one position, and compares.
+    ///
+    /// # Errors
+    /// When no super-node could have it done in time.
+    pub async fn verify(&self) -> Result<v1::VerifyReply, RpcError> {
+        let request = v1::VerifyRequest { node_id: self.me.node_id };
+        let deadline = Duration::from_millis(VERIFY_DEADLINE_MS + WRITE_DEADLINE_MS);
+        // Any super-node can do it.
+        let key = ObjectKey::new(*blake3::hash(&self.me.node_id.to_be_bytes()).as_bytes());
+        self.homes
+            .call(&key, deadline, |mut client| async move {
+                with_deadline(deadline, client.verify(request)).await
+            })
+            .await
+    }
+
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {
         if let Some(lease) = lease {
             self.held.remove(&key, lease.id);
-            leases::unshadow(&self.homes, self.node_id(), key, lease.id).await;
+            leases::unshadow(&self.homes, self.node_id(), key, lease).await;
         }
     }
 
@@ -369,7 +439,8 @@ impl Directory {
     /// When the tier is there and could not commit it in time.
     pub async fn invalidate(&self, key: ObjectKey) -> Result<(), RpcError> {
         if self.session_holds() {
-            return self.purge(Purge::Key(key)).await.map(|_| ());
+            let fenced = Fenced { matcher: Matcher::Key(key), soft: false };
+            return self.purge(&fenced).await.map(|_| ());
         }
         self.owed.lock().unwrap_or_else(PoisonError::into_inner).purge(key);
         Ok(())
@@ -379,20 +450,14 @@ impl Directory {
     ///
     /// # Errors
     /// When the tier could not commit it in time.
-    pub async fn purge(&self, purge: Purge) -> Result<v1::PurgeReply, RpcError> {
-        use v1::fence_matcher::Matcher;
+    pub async fn purge(&self, fenced: &Fenced) -> Result<v1::PurgeReply, RpcError> {
+        let matcher = v1::FenceMatcher::from(fenced);
         // Any super-node can do it: spread them, and let repeated tries go the same way.
-        let (key, matcher) = match purge {
-            Purge::Key(key) => (key, Matcher::Key(key.to_wire())),
-            Purge::Site(site) => {
-                (ObjectKey::new(*blake3::hash(site.as_bytes()).as_bytes()), Matcher::Site(site))
-            }
-        };
-        let request =
-            v1::PurgeRequest { matcher: Some(v1::FenceMatcher { matcher: Some(matcher) }) };
+        let spread = ObjectKey::new(*blake3::hash(&matcher.encode_to_vec()).as_bytes());
+        let request = v1::PurgeRequest { matcher: Some(matcher), node_id: self.me.node_id };
         let deadline = Duration::from_millis(WRITE_DEADLINE_MS + u64::from(SESSION_LEASE_MS));
         self.homes
-            .call(&key, deadline, |mut client| {
+            .call(&spread, deadline, |mut client| {
                 let request = request.clone();
                 async move { with_deadline(deadline, client.purge(request)).await }
             })

@@ -34,6 +34,8 @@ const ROUND_PAUSE_MS: u64 = 200;
 pub(super) struct Shared {
     pub(super) view: watch::Sender<ClusterView>,
     pub(super) fences: RwLock<FenceTable>,
+    /// The position up to which every fence is known.
+    pub(super) fenced: watch::Sender<u64>,
     /// Until when the session lease holds, or held.
     pub(super) lease_until: Mutex<Instant>,
     pub(super) welcomed: watch::Sender<bool>,
@@ -81,6 +83,7 @@ impl Shared {
         fences.advance(batch.position);
         let position = fences.position();
         self.metrics.fence_position.set(i64::try_from(position).unwrap_or(i64::MAX));
+        self.fenced.send_if_modified(|last| std::mem::replace(last, position) != position);
         position
     }
 }
@@ -91,6 +94,8 @@ pub(super) struct Agent {
     pub(super) me: v1::NodeInfo,
     /// Addresses of super-nodes, from configuration.
     pub(super) seeds: Vec<String>,
+    /// What this node is at any time.
+    pub(super) role: watch::Receiver<Role>,
     pub(super) channels: Channels,
     pub(super) stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
     pub(super) shared: Arc<Shared>,
@@ -132,9 +137,11 @@ impl Agent {
         let (up, queue) = mpsc::channel(UP_QUEUE_MAX);
         let fence_position =
             self.shared.fences.read().unwrap_or_else(PoisonError::into_inner).position();
+        let mut role = self.role.clone();
+        let now = v1::Role::from(*role.borrow_and_update());
         let hello = v1::Hello {
             cluster_id: self.cluster.to_string(),
-            node: Some(self.me.clone()),
+            node: Some(v1::NodeInfo { role: now.into(), ..self.me.clone() }),
             fence_position,
         };
         let sent_at = clock::monotonic();
@@ -163,7 +170,12 @@ impl Agent {
             self.shared.inventories.send_modify(|count| *count += 1);
         }
         tracing::info!(address, session = welcome.session_id, "session begun");
-        self.keep(&up, &mut down, lease).await
+        tokio::select! {
+            ended = self.keep(&up, &mut down, lease) => ended,
+            Ok(()) = role.changed() => {
+                Err(RpcError::new(ErrorKind::Retry, "this node is something else now"))
+            }
+        }
     }
 
     async fn keep(

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use shoal_proto::wire::v1;
+use shoal_proto::wire::{self, v1};
 use shoal_proto::{
     ClusterId, ErrorKind, LeaseId, Manifest, ManifestId, NodeId, ObjectId, ObjectKey, RpcError,
 };
+use tokio::sync::watch;
 
-use crate::membership::Member;
+use crate::membership::{Member, Role};
 
 /// How a node finds the tier.
 #[derive(Clone, Debug)]
@@ -18,6 +19,11 @@ pub struct DirectoryConfig {
     pub me: v1::NodeInfo,
     /// Addresses of super-nodes.
     pub seeds: Vec<String>,
+    /// No fence up to here covers anything that the store holds; see
+    /// [`super::Directory::end_pass`].
+    pub fence_position: u64,
+    /// What this node is at any time: a change begins another session.
+    pub role: watch::Receiver<Role>,
 }
 
 /// What a home answers to a node that wants a key.
@@ -29,6 +35,8 @@ pub enum Acquired {
         head: v1::IndexHead,
         /// Who has it.
         holders: Vec<Member>,
+        /// The index held all fences up to here against it; 0 where the index was not asked.
+        fence_position: u64,
     },
     /// Somebody fetches it.
     Follow {
@@ -84,6 +92,8 @@ pub struct Known {
     pub suspect: Option<(NodeId, LeaseId)>,
     /// Holders that could not give it the object.
     pub failed: Vec<NodeId>,
+    /// Fills that began before this position are of no use to it: a fence covers them.
+    pub since: u64,
 }
 
 pub(super) fn index_head(manifest: &Manifest, publisher: NodeId) -> v1::IndexHead {
@@ -98,10 +108,15 @@ pub(super) fn index_head(manifest: &Manifest, publisher: NodeId) -> v1::IndexHea
         fresh_until_ms: head.freshness.fresh_until_ms(),
         fence_position: head.fence_position,
         publisher_node_id: publisher.0,
+        labels: wire::labels_to_wire(&head.labels),
     }
 }
 
-pub(super) fn read_answer(reply: v1::AcquireReply, giver: Giver) -> Result<Acquired, RpcError> {
+/// What `giver` answers, from a state that knows all fences up to a position.
+pub(super) fn read_answer(
+    reply: v1::AcquireReply,
+    (giver, fence_position): (Giver, u64),
+) -> Result<Acquired, RpcError> {
     use v1::acquire_reply::Answer;
     let missing = |what: &str| RpcError::new(ErrorKind::Bug, format!("an answer without {what}"));
     let member = |info: v1::NodeInfo| {
@@ -113,7 +128,7 @@ pub(super) fn read_answer(reply: v1::AcquireReply, giver: Giver) -> Result<Acqui
             let head = have.head.ok_or_else(|| missing("a head"))?;
             let nodes = have.holders.into_iter().filter_map(|holder| holder.node);
             let holders = nodes.map(member).collect::<Result<Vec<_>, _>>()?;
-            Ok(Acquired::Have { head, holders })
+            Ok(Acquired::Have { head, holders, fence_position })
         }
         Answer::Follow(follow) => {
             let filler = follow.filler.ok_or_else(|| missing("a filler"))?;

@@ -10,20 +10,21 @@ use http::{HeaderMap, Method, StatusCode};
 use shoal_proto::limits::UNKNOWN_LENGTH_BYTES_MAX;
 use shoal_proto::manifest::chunk_size_for;
 use shoal_proto::wire::v1::follow_failed::Reason;
-use shoal_proto::{ChunkHash, ObjectHead};
+use shoal_proto::{ChunkHash, Labels, ObjectHead, Refresh};
 
+use super::fencing::Entrance;
 use super::flight::Outcome;
 use super::job::{Job, Step};
 use super::tierless::Word;
 use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse};
 use crate::clock;
-use crate::directory::Lease;
+use crate::directory::{Lease, Verdict};
 use crate::metrics::Tier;
 use crate::policy::freshness::{Times, freshness};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
-use crate::policy::{conditional, hop};
-use crate::transfer::{CopyRequest, FillEntry, Live};
+use crate::policy::{conditional, hop, label};
+use crate::transfer::{CopyRequest, FillEntry, Live, Source};
 
 /// How long nobody waits for another's fill of a key whose response could not be stored.
 const PASS_MS: u32 = 5_000;
@@ -63,10 +64,8 @@ impl Job {
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
         let word = match self.word().take() {
-            // Asked for before the lease was given: fences in between hold against it.
-            Some(word) => {
-                Word { position: position(lease, word.position).min(word.position), ..word }
-            }
+            // Younger than all that was known when it was asked for, whatever the lease says.
+            Some(word) => word,
             None => {
                 let stale = self.stale.as_ref();
                 let stale = stale.map(|stale| conditional::validators(stale.manifest().head()));
@@ -115,15 +114,17 @@ impl Job {
     }
 
     fn head(&self, fence_position: u64, response: &OriginResponse, times: Times) -> ObjectHead {
+        let (site, target) = (self.request.site.name(), &self.request.target);
         ObjectHead {
             key: self.key(),
-            site: self.request.site.name().to_owned(),
+            site: site.to_owned(),
             status: response.status.as_u16(),
-            headers: hop::to_stored(&response.headers),
+            headers: label::without_tags(hop::to_stored(&response.headers)),
             length: response.length,
             chunk_size: chunk_size_for(response.length),
             freshness: freshness(&response.headers, times),
             fence_position,
+            labels: label::labels(&self.inner.secret, site, target, &response.headers),
         }
     }
 
@@ -179,7 +180,14 @@ impl Job {
         length: u64,
         lease: Option<Lease>,
     ) -> Step {
-        match live.finish(length).await {
+        let finished = {
+            let entrance = self.inner.entrance(live.head(), 0).await;
+            if matches!(entrance, Entrance::Shut) {
+                return self.broken("it is older than the purges that this node remembers");
+            }
+            live.finish(length).await
+        };
+        match finished {
             Ok(stored) => {
                 self.inner.fills.grown(self.key(), live.growth(), stored.object_id());
                 // New requests find the object in the store from here on.
@@ -196,7 +204,10 @@ impl Job {
             match self.inner.directory.publish(lease, manifest).await {
                 Ok(true) => return,
                 Ok(false) => {
-                    tracing::info!("a purge came while the object was filled, it is dropped");
+                    tracing::info!("a purge came while the object was filled");
+                    if self.inner.directory.verdict(manifest.head()) == Verdict::Stale {
+                        return;
+                    }
                     if let Err(error) = self.inner.store.remove(&self.key()).await {
                         tracing::warn!(%error, "a purged object could not be removed");
                     }
@@ -205,6 +216,11 @@ impl Job {
                 Err(error) => tracing::warn!(%error, "an object was not published"),
             }
         }
+    }
+
+    /// What purges match a validated object by.
+    pub(super) fn labels_after(&self, head: &ObjectHead, validated: &HeaderMap) -> Labels {
+        label::validated(&head.labels, &self.inner.secret, &head.site, validated)
     }
 
     /// The stored object still stands: it gets the headers and the freshness of the `304`.
@@ -216,9 +232,19 @@ impl Job {
         else {
             return self.without_stale("the origin validated another version");
         };
-        let fresh = freshness(&hop::from_stored(&headers), times);
-        let refreshed = manifest.refreshed(headers, fresh, position);
-        match self.inner.store.refresh(refreshed).await {
+        let head = manifest.head();
+        let freshness = freshness(&hop::from_stored(&headers), times);
+        let labels = self.labels_after(head, &response.headers);
+        let headers = label::without_tags(headers);
+        let refresh = Refresh { headers, freshness, fence_position: position, labels };
+        let refreshed = {
+            let manifest = manifest.refreshed(refresh);
+            match self.inner.entrance(manifest.head(), 0).await {
+                Entrance::Shut => return self.without_stale("purges came meanwhile"),
+                Entrance::Open(_held) => self.inner.store.refresh(manifest).await,
+            }
+        };
+        match refreshed {
             Ok(stored) => {
                 let tier = stored.tier();
                 self.flight.set(Outcome::Stored(stored.clone(), tier, Lookup::Revalidated));
@@ -290,9 +316,11 @@ impl Job {
             object: None,
             holder: self.inner.directory.node_id(),
             lease: live.lease(),
-            site: self.request.site.name().to_owned(),
-            authority: self.request.client_authority.clone(),
-            target: self.request.target.clone(),
+            source: Source {
+                site: self.request.site.name().to_owned(),
+                authority: self.request.client_authority.clone(),
+                target: self.request.target.clone(),
+            },
         };
         if copy.lease.is_some() {
             self.inner.wish_for_copies(copy);
@@ -300,10 +328,10 @@ impl Job {
     }
 }
 
-/// The position from which fences hold against what the origin answers: the lease's, or what was
-/// known here before the origin was asked.
+/// The position from which fences hold against what the origin answers: it is younger than all that
+/// was known to the lease's giver, and here, before it was asked.
 fn position(lease: Option<Lease>, known: u64) -> u64 {
-    lease.map_or(known, |lease| lease.fence_position)
+    lease.map_or(known, |lease| lease.fence_position.max(known))
 }
 
 struct Writer {

@@ -86,6 +86,14 @@ impl Flights {
         (receiver, Some(Flight { flights: self.clone(), key, outcome }))
     }
 
+    /// Requests that come from now on start a flight of their own, unless another has begun since.
+    pub(super) fn abandon(&self, key: &ObjectKey, outcome: &watch::Receiver<Outcome>) {
+        let mut by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_key.get(key).is_some_and(|known| known.outcome.subscribe().same_channel(outcome)) {
+            by_key.remove(key);
+        }
+    }
+
     /// The key's flight, if there is one.
     pub(super) fn get(&self, key: &ObjectKey) -> Option<watch::Receiver<Outcome>> {
         let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,7 +15,7 @@ use super::Inner;
 use super::flight::{Flight, Outcome, Turn};
 use super::tierless::Word;
 use super::types::{FetchError, FetchRequest, Lookup, OriginResponse};
-use crate::directory::{Acquired, Change, Known};
+use crate::directory::{Acquired, Change, Known, Verdict};
 use crate::metrics::Tier;
 use crate::store::StoredObject;
 use crate::transfer::{CopyRequest, FillEntry, Live};
@@ -55,6 +55,8 @@ pub(super) struct Job {
     word: Mutex<Option<Word>>,
     /// The key's turn, from before the origin is asked until others can see what came of it.
     pub(super) turn: Option<Turn>,
+    /// Where the index last vouched for what its holders have.
+    pub(super) vouched: u64,
 }
 
 impl Job {
@@ -71,6 +73,7 @@ impl Job {
             tierless: false,
             word: Mutex::default(),
             turn: None,
+            vouched: 0,
         }
     }
 
@@ -128,7 +131,8 @@ impl Job {
         match answer {
             Ok(Acquired::Fill(lease)) => self.fill(entry, Some(lease)).await,
             Ok(_) if !trusted => self.attempt_tierless(entry).await,
-            Ok(Acquired::Have { head, holders }) => {
+            Ok(Acquired::Have { head, holders, fence_position }) => {
+                self.vouched = fence_position;
                 entry.ended(Reason::Gone, "this node pulls the object from its holders");
                 self.pull_from(head, holders).await
             }
@@ -156,7 +160,7 @@ impl Job {
             self.flight.set(Outcome::Stored(found, tier, Lookup::Hit));
             return true;
         }
-        if !self.inner.directory.fenced(found.manifest().head()) {
+        if self.inner.directory.verdict(found.manifest().head()) != Verdict::Gone {
             self.known.stale = Some(found.manifest().id());
             self.stale = Some(found);
         }

@@ -9,11 +9,13 @@
 //! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
 //! | `resume` | going on with what another began |
+//! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //!
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
 mod body;
+mod fencing;
 mod fill;
 mod flight;
 mod job;
@@ -34,7 +36,7 @@ pub use types::{
 };
 
 use crate::clock;
-use crate::directory::Directory;
+use crate::directory::{Directory, Verdict};
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
@@ -42,6 +44,7 @@ use crate::policy::site::{Site, Sites};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, Fills, Gatherer, Live, Peers};
+use fencing::Gate;
 use flight::{Flights, Outcome};
 use job::Job;
 
@@ -70,6 +73,8 @@ pub struct FetchParts {
     pub metrics: OriginMetrics,
     /// Copies of a filled object in the cluster, this node's included.
     pub copies: usize,
+    /// The cluster's secret, for labels.
+    pub secret: [u8; 32],
 }
 
 /// The read path. Cheap to clone.
@@ -88,15 +93,17 @@ struct Inner {
     sites: Arc<Sites>,
     metrics: OriginMetrics,
     copies: usize,
+    secret: [u8; 32],
     flights: Arc<Flights>,
     tasks: Tasks,
+    gate: Gate,
 }
 
 impl Fetcher {
     /// A read path whose flights belong to `tasks`.
     pub fn new(parts: FetchParts, tasks: Tasks) -> Self {
-        let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies } = parts;
-        let flights = Arc::default();
+        let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies, secret } =
+            parts;
         let (me, view) = (directory.node_id(), directory.watch_view());
         let gatherer = Gatherer { peers: peers.clone(), me, view };
         let inner = Inner {
@@ -109,8 +116,10 @@ impl Fetcher {
             sites,
             metrics,
             copies,
-            flights,
+            secret,
+            flights: Arc::default(),
             tasks,
+            gate: Gate::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -143,6 +152,15 @@ impl Fetcher {
             let landed = landed.map_or(Outcome::Again, |outcome| outcome.clone());
             match landed {
                 Outcome::Pending | Outcome::Again => {}
+                // A purge may have come since that flight began: it is nobody's any more.
+                Outcome::Stored(object, _, lookup)
+                    if !self.inner.stands(object.manifest().head(), lookup) =>
+                {
+                    self.inner.flights.abandon(&request.key, &outcome);
+                }
+                Outcome::Live(live, _, lookup) if !self.inner.stands(live.head(), lookup) => {
+                    self.inner.flights.abandon(&request.key, &outcome);
+                }
                 Outcome::Stored(object, tier, lookup) => {
                     return Ok(from_store(object, tier, collapsed(first, lookup)));
                 }
@@ -210,13 +228,13 @@ impl Fetcher {
         while let Some(copy) = wishes.recv().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (_, Some(flight)) = self.inner.flights.join(copy.key, true) else { continue };
-            let Some(site) = self.inner.sites.get(&copy.site) else { continue };
+            let Some(site) = self.inner.sites.get(&copy.source.site) else { continue };
             let request = FetchRequest {
                 site,
                 key: copy.key,
                 method: Method::GET,
-                target: copy.target.clone(),
-                client_authority: copy.authority.clone(),
+                target: copy.source.target.clone(),
+                client_authority: copy.source.authority.clone(),
                 headers: HeaderMap::new(),
                 authorized: false,
             };
@@ -236,7 +254,7 @@ impl Inner {
         let head = object.manifest().head();
         head.freshness.is_fresh(clock::unix_ms())
             && self.directory.session_holds()
-            && !self.directory.fenced(head)
+            && self.directory.verdict(head) == Verdict::Clear
     }
 
     /// Asks the nodes that the key ranks first to take copies.

@@ -6,10 +6,12 @@ use futures::StreamExt;
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{ChunkHash, LeaseId, Manifest, NodeId, ObjectHead, ObjectId};
 
+use super::fencing::Entrance;
 use super::flight::Outcome;
 use super::job::{Job, Step};
 use super::types::{FetchError, Lookup};
 use crate::clock;
+use crate::directory::Verdict;
 use crate::membership::Member;
 use crate::metrics::Tier;
 use crate::store::StoreError;
@@ -41,6 +43,10 @@ impl Job {
         };
         if let Some(stale) = self.stale.as_ref().filter(|stale| stale.object_id() == object) {
             let tier = stale.tier();
+            let entrance = self.inner.entrance(manifest.head(), self.vouched).await;
+            if matches!(entrance, Entrance::Shut) {
+                return Step::Again;
+            }
             return match self.inner.store.refresh(manifest).await {
                 Ok(stored) => {
                     self.flight.set(Outcome::Stored(stored, tier, Lookup::Revalidated));
@@ -82,14 +88,10 @@ impl Job {
         let now_ms = clock::unix_ms();
         for holder in holders {
             match self.inner.peers.manifest(holder, self.key(), object).await {
-                Ok((manifest, body)) => {
-                    let head = manifest.head();
-                    let fenced = || self.inner.directory.fenced(head);
-                    // Without the tier the origin will be asked whether it still stands.
-                    if head.freshness.is_fresh(now_ms) || (self.tierless && !fenced()) {
-                        return Some((manifest, body));
-                    }
+                Ok((manifest, body)) if self.is_of_use(manifest.head(), now_ms) => {
+                    return Some((manifest, body));
                 }
+                Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(holder = holder.name, %error, "no manifest");
                     self.inner.peers.metrics().failures.inc();
@@ -98,6 +100,17 @@ impl Job {
             self.next_source_without(holder.id);
         }
         None
+    }
+
+    fn is_of_use(&self, head: &ObjectHead, now_ms: u64) -> bool {
+        let directory = &self.inner.directory;
+        if self.tierless {
+            // The origin will be asked whether it still stands.
+            return !directory.fenced(head);
+        }
+        head.freshness.is_fresh(now_ms)
+            && directory.verdict(head) == Verdict::Clear
+            && directory.admits(head, self.vouched)
     }
 
     async fn put_small(&self, live: &Live, data: bytes::Bytes) -> Result<(), GatherError> {
@@ -109,7 +122,14 @@ impl Job {
     }
 
     async fn finish_pull(&mut self, live: &Arc<Live>, length: u64) -> Step {
-        match live.finish(length).await {
+        let finished = {
+            let entrance = self.inner.entrance(live.head(), self.vouched).await;
+            if matches!(entrance, Entrance::Shut) {
+                return self.broken("it is older than the purges that this node remembers");
+            }
+            live.finish(length).await
+        };
+        match finished {
             Ok(stored) => {
                 self.inner.fills.grown(self.key(), live.growth(), stored.object_id());
                 if !matches!(self.flight.outcome(), Outcome::Live(..)) {
@@ -117,7 +137,9 @@ impl Job {
                     self.flight.set(Outcome::Stored(stored.clone(), Tier::Peer, lookup));
                 }
                 self.flight.land();
-                self.announce(&stored).await;
+                if !self.inner.expel(stored.manifest().head()).await {
+                    self.announce(&stored).await;
+                }
                 Step::Landed
             }
             Err(error) => self.broken(&error.to_string()),
@@ -245,6 +267,10 @@ impl Job {
                     if let Err(step) = self.check(&head).await {
                         return Some(step);
                     }
+                } else if self.inner.directory.verdict(&head) != Verdict::Clear {
+                    // A purge has come since that fill began: another is needed.
+                    self.known.since = self.inner.directory.fence_position();
+                    return Some(Step::Again);
                 }
                 let Some(live) = self.begin(head, None).await else { return Some(Step::Landed) };
                 self.show(live, Tier::Peer);

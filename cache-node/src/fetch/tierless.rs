@@ -7,7 +7,7 @@
 //! stand. Requests for one key take turns, so that those who wait share the next word.
 
 use shoal_proto::wire::v1::follow_failed::Reason;
-use shoal_proto::{Manifest, ObjectHead};
+use shoal_proto::{Manifest, ObjectHead, Refresh};
 
 use super::flight::Outcome;
 use super::job::{Job, Step};
@@ -16,7 +16,7 @@ use crate::clock;
 use crate::directory::Acquired;
 use crate::policy::freshness::{Times, freshness};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
-use crate::policy::{conditional, hop, resume};
+use crate::policy::{conditional, hop, label, resume};
 use crate::transfer::FillEntry;
 
 /// What the origin said, and when.
@@ -52,7 +52,7 @@ impl Job {
         let site = self.request.site.name().to_owned();
         let asked = self.inner.directory.acquire_tierless(self.key(), &site, &self.known);
         match asked.await {
-            Ok(Acquired::Have { head, holders }) => {
+            Ok(Acquired::Have { head, holders, .. }) => {
                 entry.ended(Reason::Gone, "this node pulls the object from its holders");
                 self.pull_from(head, holders).await
             }
@@ -188,8 +188,11 @@ impl Job {
             _ => Some(hop::to_stored(&word.response.headers)),
         };
         let Some(headers) = headers else { return Ok(None) };
-        let fresh = freshness(&hop::from_stored(&headers), word.times);
-        Ok(Some(manifest.refreshed(headers, fresh, word.position)))
+        let freshness = freshness(&hop::from_stored(&headers), word.times);
+        let labels = self.labels_after(&head, &word.response.headers);
+        let headers = label::without_tags(headers);
+        let refresh = Refresh { headers, freshness, fence_position: word.position, labels };
+        Ok(Some(manifest.refreshed(refresh)))
     }
 
     /// Everybody asks the origin for himself; the word at hand goes to the first client.

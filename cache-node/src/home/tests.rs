@@ -16,7 +16,7 @@ fn key(n: u8) -> ObjectKey {
 }
 
 fn ask(node: NodeId) -> Ask {
-    Ask { key: key(1), node, stale: None, suspect: None, failed: Vec::new() }
+    Ask { key: key(1), node, stale: None, suspect: None, failed: Vec::new(), since: 0 }
 }
 
 fn suspecting(node: NodeId, filler: NodeId, lease: u64) -> Ask {
@@ -92,10 +92,10 @@ fn a_filler_that_nobody_knows_is_replaced_at_once() {
 #[test]
 fn the_second_home_knows_who_fills() {
     let mut second = Home::new(LEASE_MS);
-    assert!(second.shadow(0, key(1), LeaseId(7), A));
+    assert!(second.shadow(0, key(1), (LeaseId(7), None), A));
     assert_eq!(followed(second.acquire(1, &ask(B), grant(2), up)), 7);
-    assert!(!second.shadow(2, key(1), LeaseId(8), C), "one lease a key");
-    assert!(second.shadow(9_000, key(1), LeaseId(7), A), "renewed");
+    assert!(!second.shadow(2, key(1), (LeaseId(8), None), C), "one lease a key");
+    assert!(second.shadow(9_000, key(1), (LeaseId(7), None), A), "renewed");
     assert_eq!(followed(second.acquire(18_000, &ask(B), grant(3), up)), 7);
     let taken = second.acquire(18_001, &suspecting(B, A, 7), grant(4), gone);
     assert!(matches!(taken, Answer::Fill(lease) if lease.fence_position == Some(4)));
@@ -133,7 +133,7 @@ fn the_table_is_bounded_and_swept() {
     let mut home = Home::new(LEASE_MS);
     for n in 0..LEASES_MAX as u64 {
         let key = ObjectKey::new(*blake3::hash(&n.to_le_bytes()).as_bytes());
-        assert!(home.shadow(0, key, LeaseId(n + 1), A));
+        assert!(home.shadow(0, key, (LeaseId(n + 1), None), A));
     }
     assert_eq!(home.acquire(1, &ask(B), grant(9), up), Answer::Pass);
     home.sweep(LEASE_MS);
@@ -213,7 +213,7 @@ proptest! {
                     let held = believed.get(&k).copied().filter(|(.., until)| now < *until);
                     let known = held.filter(|(_, holder, _)| *holder == node);
                     let id = known.map_or(next, |(id, ..)| id);
-                    if home.shadow(now, key(k), LeaseId(id), NodeId(node)) {
+                    if home.shadow(now, key(k), (LeaseId(id), None), NodeId(node)) {
                         prop_assert!(held.is_none_or(|(_, holder, _)| holder == node));
                         believed.insert(k, (id, node, now + LEASE_MS));
                     }
@@ -235,4 +235,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_fill_of_before_a_purge_is_nobodys_any_more() {
+    let mut home = Home::new(LEASE_MS);
+    let since = |node, since| Ask { since, ..ask(node) };
+    assert_eq!(filled(home.acquire(0, &ask(A), grant(5), up)), 5);
+    assert_eq!(followed(home.acquire(0, &since(B, 5), grant(6), up)), 5, "it began at 5");
+    assert_eq!(filled(home.acquire(0, &since(B, 7), grant(8), up)), 8);
+    assert_eq!(followed(home.acquire(0, &since(A, 7), grant(9), up)), 8, "the second one will do");
+    assert!(!home.renew(1, &key(1), LeaseId(5), A));
+    // The same node may have begun too early, too.
+    assert_eq!(filled(home.acquire(0, &since(B, 9), grant(10), up)), 10);
+    // Of a shadow's beginning nothing may be known.
+    let mut second = Home::new(LEASE_MS);
+    assert!(second.shadow(0, key(1), (LeaseId(3), None), A));
+    assert_eq!(filled(second.acquire(0, &since(B, 1), grant(4), up)), 4);
+    let mut told = Home::new(LEASE_MS);
+    assert!(told.shadow(0, key(1), (LeaseId(3), Some(2)), A));
+    assert_eq!(followed(told.acquire(0, &since(B, 2), grant(4), up)), 3);
 }

@@ -24,6 +24,7 @@ impl TryFrom<v1::AcquireRequest> for Ask {
             stale: stale.transpose()?,
             suspect,
             failed: failed.into_iter().map(NodeId).collect(),
+            since: request.since_position,
         })
     }
 }

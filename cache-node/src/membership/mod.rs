@@ -30,6 +30,55 @@ impl Role {
     }
 }
 
+impl From<Role> for v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Node => Self::Node,
+            Role::Super => Self::Super,
+        }
+    }
+}
+
+/// What configuration makes of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConfiguredRole {
+    /// A node.
+    Node,
+    /// A super-node.
+    Super,
+    /// A node that is a super-node too while the tier chooses it.
+    Auto,
+}
+
+impl ConfiguredRole {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Node, Self::Super, Self::Auto];
+
+    /// Its name in configuration and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Super => "super",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// Whether it has an edge and a store.
+    pub fn caches(self) -> bool {
+        matches!(self, Self::Node | Self::Auto)
+    }
+
+    /// Whether it can found a cluster.
+    pub fn founds(self) -> bool {
+        matches!(self, Self::Super | Self::Auto)
+    }
+
+    /// How it introduces itself before the tier has chosen anybody.
+    pub fn first(self) -> Role {
+        if self == Self::Super { Role::Super } else { Role::Node }
+    }
+}
+
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
@@ -53,6 +102,15 @@ pub struct Member {
     pub up: bool,
     /// It has a vote in the tier.
     pub voter: bool,
+    /// The tier chooses its role, not its configuration.
+    pub auto: bool,
+}
+
+impl Member {
+    /// Whether it caches: every node does, and a super-node with an edge.
+    pub fn caches(&self) -> bool {
+        self.role == Role::Node || !self.edge_address.is_empty()
+    }
 }
 
 /// The cluster as of one position of the index. Cheap to clone and share.
@@ -79,9 +137,9 @@ impl ClusterView {
         self.members.iter().filter(|member| member.voter)
     }
 
-    /// Ordinary nodes whose session lease holds.
+    /// Members that cache, and whose session lease holds.
     pub fn nodes_up(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| member.up && member.role == Role::Node)
+        self.members.iter().filter(|member| member.up && member.caches())
     }
 }
 
@@ -132,6 +190,7 @@ impl TryFrom<v1::Member> for Member {
             version: info.version,
             up,
             voter: wire.voter,
+            auto: info.auto,
         })
     }
 }
@@ -156,11 +215,9 @@ impl From<&Member> for v1::NodeInfo {
             version,
             up: _,
             voter: _,
+            auto,
         } = member;
-        let role = match role {
-            Role::Node => v1::Role::Node,
-            Role::Super => v1::Role::Super,
-        };
+        let role = v1::Role::from(*role);
         Self {
             node_id: id.0,
             name: name.clone(),
@@ -170,6 +227,7 @@ impl From<&Member> for v1::NodeInfo {
             admin_address: admin_address.clone(),
             zone: zone.clone(),
             version: version.clone(),
+            auto: *auto,
         }
     }
 }
@@ -190,6 +248,7 @@ mod tests {
             version: "0.1.0".into(),
             up: true,
             voter: false,
+            auto: false,
         }
     }
 

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_proto::wire::v1;
-use shoal_proto::{NodeId, ObjectKey};
+use shoal_proto::{ClusterId, NodeId, ObjectKey};
 use tokio::sync::{mpsc, watch};
 
+use super::auto::Auto;
+use super::members::Members;
 use super::purges::Purger;
-use super::{NodeError, Running, holdings, mode};
+use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{CacheConfig, Config};
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
+use crate::membership::Role;
 use crate::membership::mode::Sight;
 use crate::metrics::{
     DirectoryMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
@@ -23,12 +26,14 @@ use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, Fills, PeerService, Peers};
+use crate::transfer::{CopyRequest, CopyWishes, Fills, PeerService, Peers, Sealer};
 
 /// For clients' requests to finish at the stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// For running calls of peers to end at the stop.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
+/// For the super-node of this node to hand on what it has and end.
+const TIER_DEADLINE: Duration = Duration::from_secs(15);
 /// For everything else to end at the stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -38,9 +43,11 @@ pub(super) struct Listeners {
 }
 
 /// Tasks in the order in which they end.
+#[derive(Default)]
 struct Groups {
     edge: Tasks,
     flights: Tasks,
+    tier: Tasks,
     session: Tasks,
 }
 
@@ -62,14 +69,17 @@ pub(super) async fn run(
     running: &Running,
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let groups = Groups::default();
+    let channels = Channels::new(config.cluster.security.clone());
+    let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, cache, .. } = config;
     let Some(cache) = cache else { return Ok(()) };
-    let groups = Groups { edge: Tasks::new(), flights: Tasks::new(), session: Tasks::new() };
-    let channels = Channels::new(cluster.security.clone());
-    let mut server = rpc::server(&cluster.security)?;
+    let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
+    let cluster_id = cluster.id.clone();
     let member = Member {
+        directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
         me,
-        directory: DirectoryFacts { cluster: cluster.id, seeds: cluster.super_nodes },
+        auto: auto.clone(),
         data_dir: node.data_dir,
         copies: usize::from(cluster.copies),
     };
@@ -84,25 +94,33 @@ pub(super) async fn run(
         };
         mode::watch(sight, shown, ModeMetrics::new(&running.metrics)?)
     });
+    let shown_auto = auto.clone();
     running.set_status({
-        let (directory, figures) = (directory.clone(), figures.clone());
+        let directory = directory.clone();
         move || {
-            let mut document = base.clone().with_view(&directory.view());
+            let view = directory.view();
+            let mut document = base.clone().with_view(&view);
             document.applied_position = directory.fence_position();
             document.figures = Some(figures());
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
+            shown_auto.iter().for_each(|auto| auto.show(&mut document, &view));
             document
         }
     });
-    running.set_control(purger.add_to(Control::new()));
+    running.set_control(control(cluster_id, purger, &directory, auto.as_deref()));
     let router =
         server.add_service(peer_service.into_server()).add_service(directory.home_service());
+    let router = match &auto {
+        None => router,
+        Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
+    };
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
         if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
+    groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
     for (name, telling) in holdings::all(&store, &directory) {
         groups.session.spawn_until_stopped(name, telling);
@@ -119,14 +137,51 @@ pub(super) async fn run(
     if died { Err(NodeError::Died) } else { Ok(()) }
 }
 
+/// What can be asked of a caching node.
+fn control(
+    cluster_id: ClusterId,
+    purger: Purger,
+    directory: &Arc<Directory>,
+    auto: Option<&Auto>,
+) -> Control {
+    let control = purger.add_to(Control::new());
+    let control = match auto {
+        None => control,
+        Some(auto) => {
+            let (node, view) = (auto.super_node(), directory.watch_view());
+            Members { cluster_id, node, view }.add_to(control)
+        }
+    };
+    let directory = directory.clone();
+    verify::add_to(control, move || {
+        let directory = directory.clone();
+        async move { directory.verify().await }
+    })
+}
+
 struct DirectoryFacts {
-    cluster: shoal_proto::ClusterId,
+    cluster: ClusterId,
     seeds: Vec<String>,
+    role: watch::Receiver<Role>,
+}
+
+fn directory_facts(
+    cluster: ClusterId,
+    mut seeds: Vec<String>,
+    (me, auto): (&v1::NodeInfo, Option<&Auto>),
+) -> DirectoryFacts {
+    let Some(auto) = auto else {
+        return DirectoryFacts { cluster, seeds, role: watch::channel(Role::Node).1 };
+    };
+    // The first of a new cluster has nobody but itself.
+    seeds.push(me.cluster_address.clone());
+    DirectoryFacts { cluster, seeds, role: auto.role() }
 }
 
 struct Member {
     me: v1::NodeInfo,
     directory: DirectoryFacts,
+    auto: Option<Arc<Auto>>,
     data_dir: std::path::PathBuf,
     copies: usize,
 }
@@ -143,7 +198,8 @@ async fn build(
     let transfer_metrics = TransferMetrics::new(m)?;
     let origin_metrics = OriginMetrics::new(m)?;
     let edge_metrics = EdgeMetrics::new(m)?;
-    let Member { me, directory: DirectoryFacts { cluster, seeds }, data_dir, copies } = member;
+    let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
+    let Member { auto, data_dir, copies, .. } = member;
     let store_config = StoreConfig {
         dir: data_dir,
         budget_bytes: cache.store.budget_bytes,
@@ -151,31 +207,26 @@ async fn build(
     };
     let store = Store::open(store_config, store_metrics).await?;
     let node_id = NodeId(me.node_id);
-    let stats = {
-        let store = store.clone();
-        move || {
-            let usage = store.usage();
-            v1::NodeStats { cached_bytes: usage.bytes, cached_objects: usage.objects as u64 }
-        }
-    };
+    let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
     let held = {
         let store = store.clone();
         move |key: &ObjectKey| store.locate(key)
     };
     let directory = Directory::start(
-        DirectoryConfig { cluster, me, seeds },
+        DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
         Local { stats: Arc::new(stats), held: Arc::new(held) },
     );
     let fills = Arc::new(Fills::default());
-    let (copy_wishes, wishes) = mpsc::channel(COPY_QUEUE_MAX);
+    let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
+    let sealer = Sealer::new(cache.secret.as_bytes());
     let peer_service = PeerService::new(
         node_id,
         store.clone(),
         fills.clone(),
-        copy_wishes,
+        CopyWishes { queue, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
     let sites = Arc::new(cache.sites);
@@ -183,11 +234,12 @@ async fn build(
         store: store.clone(),
         directory: directory.clone(),
         origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
-        peers: Peers::new(channels.clone(), transfer_metrics.clone()),
+        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
         fills,
         sites: sites.clone(),
         metrics: origin_metrics.clone(),
         copies,
+        secret: *cache.secret.as_bytes(),
     };
     let fetcher = Fetcher::new(parts, groups.flights.clone());
     let edge_config = EdgeConfig {
@@ -202,6 +254,24 @@ async fn build(
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
     Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
+}
+
+/// What heartbeats carry.
+fn stats(
+    store: Arc<Store>,
+    transfer: TransferMetrics,
+    origin: OriginMetrics,
+    auto: Option<Arc<Auto>>,
+) -> impl Fn() -> v1::NodeStats {
+    move || {
+        let usage = store.usage();
+        let moved = || transfer.bytes_in.get() + transfer.bytes_out.get() + origin.bytes.get();
+        v1::NodeStats {
+            cached_bytes: usage.bytes,
+            cached_objects: usage.objects as u64,
+            capability: auto.as_ref().map(|auto| auto.capability(moved())),
+        }
+    }
 }
 
 fn figures(
@@ -232,6 +302,7 @@ async fn ready(running: &Running, directory: &Directory, groups: &Groups) {
     tokio::select! {
         () = groups.edge.stopped() => {}
         () = groups.flights.stopped() => {}
+        () = groups.tier.stopped() => {}
         () = groups.session.stopped() => {}
     }
 }
@@ -240,6 +311,7 @@ async fn shut_down(groups: &Groups, store: &Store) {
     for (name, group, deadline) in [
         ("edge", &groups.edge, DRAIN_DEADLINE),
         ("flights", &groups.flights, STOP_DEADLINE),
+        ("super-node", &groups.tier, TIER_DEADLINE),
         ("session", &groups.session, STOP_DEADLINE),
     ] {
         if !group.shutdown(deadline).await {

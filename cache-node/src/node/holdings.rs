@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use shoal_proto::ObjectKey;
 
-use crate::directory::{Change, Debt, Directory, Part, Purge};
+use crate::directory::{Change, Debt, Directory, Part};
 use crate::store::Store;
 
 /// Keys of the store listed at a time.
@@ -99,7 +99,7 @@ async fn settle(store: Arc<Store>, directory: Arc<Directory>) {
 async fn tell(store: &Store, directory: &Directory, part: Part) -> Part {
     let mut left = Part::default();
     let purges = part.purges.iter().map(|key| async {
-        let told = directory.purge(Purge::Key(*key)).await;
+        let told = directory.invalidate(*key).await;
         told.inspect_err(|error| tracing::info!(%error, "an invalidation is still owed")).is_err()
     });
     let failed = futures::future::join_all(purges).await;

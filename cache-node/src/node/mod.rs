@@ -5,18 +5,28 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
+//! | `verify` | the control call that compares the super-nodes' indexes |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
+//! | `auto` | the super-node inside a node whose role the tier chooses |
+//! | `capability` | what such a node tells of itself |
+//! | `selection` | how voters are chosen, for the status |
 //! | `mode` | shows in which mode the member is |
 //!
 //! A stop goes from the outside in: unready, clients' connections finished, peers' streams ended,
 //! the session closed, the store flushed; the admin listener last.
 
+mod auto;
 mod cache;
+mod capability;
 mod holdings;
+mod members;
 mod mode;
 mod purges;
+pub mod recovery;
+mod selection;
 mod tier;
+mod verify;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -28,9 +38,10 @@ use tokio::sync::watch;
 use crate::admin::{AdminServer, AdminState, Control, Readiness, StatusDocument};
 use crate::config::Config;
 use crate::identity::{Claim, Identity, IdentityError};
-use crate::membership::Role;
-use crate::metrics::{AdminMetrics, Metrics};
+use crate::membership::ConfiguredRole;
+use crate::metrics::{AdminMetrics, Metrics, RefusalMetrics};
 use crate::origin::OriginSetupError;
+use crate::rpc::Refusals;
 use crate::store::StoreError;
 use crate::supernode::SuperError;
 
@@ -137,7 +148,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
     let running = Running { ready, metrics, status, control };
     tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
     let ended = match (config.node.role, listeners.edge) {
-        (Role::Node, Some(edge)) => {
+        (ConfiguredRole::Node | ConfiguredRole::Auto, Some(edge)) => {
             let parts = cache::Listeners { edge, cluster: listeners.cluster };
             cache::run((config, me, base), parts, &running, stop).await
         }
@@ -168,10 +179,7 @@ fn bind(config: &Config) -> Result<Listeners, NodeError> {
 }
 
 fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
-    let role = match config.node.role {
-        Role::Node => v1::Role::Node,
-        Role::Super => v1::Role::Super,
-    };
+    let role = v1::Role::from(config.node.role.first());
     let edge = config.cache.as_ref().map(|cache| config.address(cache.edge.listen));
     v1::NodeInfo {
         node_id: identity.node_id.0,
@@ -182,6 +190,7 @@ fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
         admin_address: config.address(config.admin.listen),
         zone: config.node.zone.clone(),
         version: VERSION.to_owned(),
+        auto: config.node.role == ConfiguredRole::Auto,
     }
 }
 
@@ -190,13 +199,18 @@ fn describe(config: &Config, me: &v1::NodeInfo) -> StatusDocument {
         cluster_id: config.cluster.id.to_string(),
         name: me.name.clone(),
         node_id: shoal_proto::NodeId(me.node_id).to_string(),
-        role: config.node.role.name().to_owned(),
+        role: config.node.role.first().name().to_owned(),
         version: VERSION.to_owned(),
         ..StatusDocument::default()
     }
 }
 
 impl Running {
+    /// What the cluster listener refuses: counted, and in the log.
+    fn refusals(&self) -> Result<Refusals, NodeError> {
+        Ok(Refusals::new(RefusalMetrics::new(&self.metrics)?))
+    }
+
     fn set_ready(&self, ready: bool, reason: &str) {
         self.ready.send_if_modified(|now| {
             let changed = now.ready != ready || now.reason != reason;

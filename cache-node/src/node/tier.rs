@@ -1,12 +1,14 @@
 //! A super-node: the tier's part of it, behind the cluster listener.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
-use super::{NodeError, Running, mode};
+use super::members::Members;
+use super::{NodeError, Running, mode, selection, verify};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
 use crate::membership::mode::Sight;
@@ -22,6 +24,18 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Between two looks at whether the super-node can do its work.
 const READY_EVERY: Duration = Duration::from_millis(100);
+
+/// What a super-node can be told to do.
+fn control(config: &Config, node: &SuperNode) -> Control {
+    let cluster_id = config.cluster.id.clone();
+    let running = watch::channel(Some(node.clone())).1;
+    let members = Members { cluster_id, node: running, view: node.view() };
+    let node = node.clone();
+    verify::add_to(members.add_to(Control::new()), move || {
+        let node = node.clone();
+        async move { node.verify().await }
+    })
+}
 
 /// Runs a super-node until `stop`.
 pub(super) async fn run(
@@ -40,8 +54,9 @@ pub(super) async fn run(
         bootstrap: config.cluster.bootstrap,
         seeds: config.cluster.super_nodes.clone(),
         timing: Timing::default(),
+        wanted: config.cluster.selection,
     };
-    let mut server = rpc::server(&config.cluster.security)?;
+    let mut server = rpc::server_with(&config.cluster.security, running.refusals()?)?;
     let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
     let router = server.add_service(node.service()).add_service(node.raft_service());
     let serving = Tasks::new();
@@ -51,8 +66,8 @@ pub(super) async fn run(
             tracing::error!(%error, "the cluster listener failed");
         }
     });
-    running.set_control(Control::new());
     let view = node.view();
+    running.set_control(control(&config, &node));
     let (shown, mode) = watch::channel(None);
     tasks.spawn_until_stopped("mode", {
         let (node, view) = (node.clone(), view.clone());
@@ -67,6 +82,7 @@ pub(super) async fn run(
         move || {
             let mut document = base.clone().with_view(&view.borrow());
             document.applied_position = node.status().applied;
+            document.selection = selection::status(&node, &view.borrow());
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             document
         }
@@ -75,7 +91,7 @@ pub(super) async fn run(
     let ready = async {
         loop {
             let (ready, reason) = readiness(&node.status());
-            running.set_ready(ready, reason);
+            running.set_ready(ready, &reason);
             tokio::select! {
                 () = tasks.stopped() => return,
                 () = tokio::time::sleep(READY_EVERY) => {}
@@ -95,18 +111,23 @@ pub(super) async fn run(
 }
 
 /// Whether a super-node can do its work, or why not.
-fn readiness(status: &SuperStatus) -> (bool, &'static str) {
+fn readiness(status: &SuperStatus) -> (bool, Cow<'static, str>) {
     if let Some(ended) = status.ended {
-        return (false, ended.reason());
+        return (false, ended.reason().into());
+    }
+    if let Some(position) = status.diverged {
+        let reason = format!("index differs from the tier's at position {position}");
+        return (false, reason.into());
     }
     if status.leader.is_none() {
-        return (false, "no leader is known");
+        return (false, "no leader is known".into());
     }
     if !status.voter && !status.held_back {
-        return (false, "not taken into the tier yet");
+        return (false, "not taken into the tier yet".into());
     }
     if !status.in_touch {
-        return (false, "what the tier has committed lately is not known here");
+        return (false, "what the tier has committed lately is not known here".into());
     }
-    (true, if status.voter { "ready" } else { "ready; a learner, held back from voting" })
+    let reason = if status.voter { "ready" } else { "ready; a learner, held back from voting" };
+    (true, reason.into())
 }

@@ -1,6 +1,6 @@
 //! Preconditions, validators and updates, case by case.
 
-use shoal_proto::{Freshness, ObjectKey};
+use shoal_proto::{Freshness, Labels, ObjectKey};
 
 use super::*;
 
@@ -22,6 +22,7 @@ fn stored(lines: &[(&str, &str)]) -> ObjectHead {
         chunk_size: 1,
         freshness: Freshness { response_time_ms: 784_111_777_000, ..Freshness::default() },
         fence_position: 0,
+        labels: Labels::default(),
     }
 }
 

@@ -17,6 +17,7 @@
 //! | [`conditional`] | preconditions, validators, updates by `304` |
 //! | [`range`] | byte ranges |
 //! | [`resume`] | going on with an object whose fetching broke off |
+//! | [`label`] | what purges by prefix and tag match |
 //! | [`named`] | what a URL names, for purges |
 //! | [`invalidate`] | what an unsafe request invalidates |
 //!
@@ -31,6 +32,7 @@ pub mod freshness;
 pub mod hop;
 pub mod invalidate;
 pub mod key;
+pub mod label;
 pub mod named;
 pub mod range;
 pub mod resume;

@@ -81,7 +81,7 @@ fn strong_tag(head: &ObjectHead) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use shoal_proto::{Freshness, Header, ObjectKey};
+    use shoal_proto::{Freshness, Header, Labels, ObjectKey};
 
     use super::*;
 
@@ -98,6 +98,7 @@ mod tests {
             chunk_size: 256 * 1024,
             freshness: Freshness::default(),
             fence_position: 0,
+            labels: Labels::default(),
         }
     }
 

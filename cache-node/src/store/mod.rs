@@ -191,6 +191,35 @@ impl Store {
         tasks::blocking("store-remove", move || shared.remove(&key, |_| true)).await?
     }
 
+    /// What the manifests of those keys say, of objects that are stored. Counts as no use, and leaves
+    /// the memory tier as it is.
+    ///
+    /// # Errors
+    /// When the disk refuses. A damaged manifest is no error: its object is dropped when found.
+    pub async fn heads(&self, keys: Vec<ObjectKey>) -> Result<Vec<ObjectHead>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tasks::blocking("store-heads", move || shared.heads(&keys)).await?
+    }
+
+    /// A number that the store's owner keeps with it; 0 until one is set. A later process that finds
+    /// it finds nothing of what was removed before it was set.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn set_mark(&self, mark: u64) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tasks::blocking("store-mark", move || shared.disk.catalog.set_mark(mark)).await?
+    }
+
+    /// See [`Store::set_mark`].
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn mark(&self) -> Result<u64, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tasks::blocking("store-mark", move || shared.disk.catalog.mark()).await?
+    }
+
     /// How much is stored now.
     pub fn usage(&self) -> Usage {
         Usage {

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use shoal_proto::{ObjectId, ObjectKey};
+use shoal_proto::{ObjectHead, ObjectId, ObjectKey};
 use tokio::sync::{Semaphore, broadcast};
 
 use super::body::{Body, Disk};
@@ -232,6 +232,19 @@ impl Shared {
         let lost = self.lose(key, entry, &turn);
         drop(turn);
         self.free(lost).map(|_| true)
+    }
+
+    /// The heads of those keys' objects, out of the catalog. Blocks.
+    pub(super) fn heads(&self, keys: &[ObjectKey]) -> Result<Vec<ObjectHead>, StoreError> {
+        let mut heads = Vec::with_capacity(keys.len());
+        for key in keys {
+            match self.disk.catalog.manifest(key) {
+                Ok(manifest) => heads.extend(manifest.map(|manifest| manifest.head().clone())),
+                Err(Fault::Damaged(_)) => {}
+                Err(Fault::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(heads)
     }
 
     /// The manifest of an object that was found, out of the catalog; `None` when the object

@@ -143,6 +143,7 @@ mod tests {
             chunk_size: CHUNK_BYTES_MIN,
             freshness: Freshness::default(),
             fence_position: 0,
+            labels: shoal_proto::Labels::default(),
         }
     }
 

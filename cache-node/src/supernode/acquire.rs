@@ -33,12 +33,14 @@ struct Found {
 /// Answers a node that wants a key.
 ///
 /// # Errors
+/// `Retry` when this super-node may not know all that was committed: what it has could be purged;
 /// `Bug` when the index cannot be read.
 pub(super) async fn acquire(
     tier: &Arc<Tier>,
     ask: Ask,
     asker: &Member,
 ) -> Result<v1::AcquireReply, RpcError> {
+    tier.until_in_touch().await?;
     let wanted = ask.clone();
     let found = tier.read(move |tier| look(tier, &wanted, clock::unix_ms())).await?;
     let mut answer = decide(tier, &ask, &found, None)?;

@@ -4,14 +4,15 @@
 use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{
     ANNOUNCE_BYTES_MAX, ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LOCATE_OBJECTS_MAX,
-    NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
+    MEMBERS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX, RENEW_LEASES_MAX,
 };
-use shoal_proto::wire::v1::{self, fence_matcher::Matcher};
-use shoal_proto::wire::{WireError, check_node_info, id_from};
+use shoal_proto::wire::v1;
+use shoal_proto::wire::{WireError, check_node_info, id_from, labels_from};
 use shoal_proto::{
     ClusterId, ErrorKind, LeaseId, ManifestId, ObjectId, ObjectKey, ObjectRef, RpcError,
 };
 
+use crate::fences::Fenced;
 use crate::home::Ask;
 pub(super) use crate::home::lease;
 
@@ -46,6 +47,15 @@ pub(super) fn member(info: Option<v1::NodeInfo>) -> Result<v1::NodeInfo, WireErr
     Ok(info)
 }
 
+/// What another super-node tells of its standbys.
+pub(super) fn standbys(reply: v1::StandbysReply) -> Result<Vec<v1::StandbyReport>, WireError> {
+    let count = reply.standbys.len();
+    if count > MEMBERS_MAX {
+        return Err(WireError::field("standbys", count, "at most 4,096"));
+    }
+    Ok(reply.standbys)
+}
+
 pub(super) fn leases(request: &v1::RenewRequest) -> Result<Vec<(ObjectKey, LeaseId)>, WireError> {
     let count = request.leases.len();
     if count > RENEW_LEASES_MAX {
@@ -69,6 +79,7 @@ pub(super) fn head(
     if head.chunk_count > CHUNKS_MAX || head.length > OBJECT_BYTES_MAX {
         return Err(WireError::field("length", head.length, "at most 65,536 chunks"));
     }
+    labels_from(head.labels.as_ref())?;
     if head.publisher_node_id != publisher {
         return Err(WireError::field("publisher_node_id", head.publisher_node_id, "the caller"));
     }
@@ -132,17 +143,9 @@ pub(super) fn objects(packed: &[u8]) -> Result<Vec<ObjectRef>, WireError> {
     }
 }
 
-pub(super) fn matcher(request: v1::PurgeRequest) -> Result<v1::FenceMatcher, WireError> {
-    let wanted = || WireError::field("matcher", "missing", "a key or a site");
-    let matcher = request.matcher.ok_or_else(wanted)?;
-    match matcher.matcher.as_ref().ok_or_else(wanted)? {
-        Matcher::Key(bytes) => key(bytes).map(|_| ())?,
-        Matcher::Site(site) if (1..=NAME_BYTES_MAX).contains(&site.len()) => {}
-        Matcher::Site(site) => {
-            return Err(WireError::field("site", format!("{site:?}"), "1 to 128 bytes"));
-        }
-    }
-    Ok(matcher)
+pub(super) fn fenced(request: &v1::PurgeRequest) -> Result<Fenced, WireError> {
+    let missing = || WireError::field("matcher", "missing", "a key, site, prefix or tag");
+    Fenced::try_from(request.matcher.as_ref().ok_or_else(missing)?)
 }
 
 #[cfg(test)]
@@ -193,8 +196,7 @@ mod tests {
     fn what_breaks_a_limit_is_named() {
         let short = v1::AcquireRequest { key: vec![1; 31].into(), ..Default::default() };
         assert_eq!(ask(short).unwrap_err().field, "key");
-        let nothing = v1::PurgeRequest { matcher: Some(v1::FenceMatcher { matcher: None }) };
-        assert_eq!(matcher(nothing).unwrap_err().field, "matcher");
+        assert_eq!(fenced(&v1::PurgeRequest::default()).unwrap_err().field, "matcher");
         let nowhere = v1::NodeInfo {
             node_id: 1,
             name: "a".into(),

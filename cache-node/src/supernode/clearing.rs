@@ -58,6 +58,8 @@ struct Pass {
 #[derive(Default)]
 struct Heads {
     from: Vec<u8>,
+    /// Up to where this look will have held every head against the fences.
+    checks: Option<u64>,
     rest_until_ms: u64,
 }
 
@@ -111,6 +113,9 @@ impl Clearing {
             return Ok(());
         }
         let from = self.heads.from.clone();
+        if from.is_empty() {
+            self.heads.checks = tier.index.checkable();
+        }
         let look = move |tier: &Tier| tier.index.useless_heads(&from, HEADS_PER_LOOK).map_err(bug);
         let Piece { found, next } = tier.read(look).await?;
         for keys in found.chunks(CLEAR_HEADS_MAX) {
@@ -118,6 +123,9 @@ impl Clearing {
             submit(tier, v1::Clear { heads: heads.into(), ..Default::default() }).await?;
         }
         if next.is_none() {
+            if let Some(position) = self.heads.checks.take() {
+                tier.submit(Command::HeadsChecked(v1::HeadsChecked { position })).await?;
+            }
             self.heads.rest_until_ms = now_ms + tier.timing.touch_ms();
         }
         self.heads.from = next.unwrap_or_default();
@@ -193,6 +201,7 @@ mod tests {
             version: String::new(),
             up,
             voter: false,
+            auto: false,
         };
         Record { member, session_id, super_node: NodeId(1), position: 1 }
     }

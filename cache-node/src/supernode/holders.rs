@@ -80,6 +80,7 @@ mod tests {
             version: String::new(),
             up: true,
             voter: false,
+            auto: false,
         }
     }
 

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use shoal_proto::limits::{RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::index_client::IndexClient;
-use shoal_proto::{ErrorKind, RpcError};
+use shoal_proto::{ClusterId, ErrorKind, RpcError};
 
 use super::checks;
 use super::raft::Ended;
 use super::tier::{Tier, ms};
 use crate::clock;
-use crate::rpc::with_deadline;
+use crate::rpc::{Channels, with_deadline};
 
 /// Between two rounds, at first and at most, in milliseconds.
 const PAUSE_MS_MIN: u64 = 250;
@@ -24,7 +24,8 @@ const PAUSE_MS_MAX: u64 = 2_000;
 const INQUIRE_EVERY_MS: u64 = 10_000;
 
 /// Sees to it, for as long as it is polled, that this super-node is a voter of a tier with a leader,
-/// or a learner that is held back from being one; ends when it takes part no longer.
+/// or a learner that is held back from being one; ends when it takes part no longer. One whose role
+/// the tier chooses does not ask for a place, and only looks for who is there.
 pub(super) async fn run(tier: Arc<Tier>, seeds: Vec<String>) {
     let mut ended = tier.raft.ended();
     tokio::select! {
@@ -61,12 +62,35 @@ async fn stay(tier: &Tier, seeds: &[String]) {
         }
         let leaders = introduce(tier, seeds).await;
         inquired = clock::monotonic();
-        if !placed && let Err(error) = join(tier, leaders).await {
+        if !placed
+            && !tier.info.auto
+            && let Err(error) = join(tier, leaders).await
+        {
             tracing::info!(%error, "not taken into the tier yet");
         }
         tokio::time::sleep(ms(pause_ms)).await;
         pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
     }
+}
+
+/// Whether a seed knows of a tier: one that has lost its data must not found another beside it, even
+/// where its configuration says that it is the founder.
+pub(super) async fn finds_tier(
+    cluster_id: &ClusterId,
+    channels: &Channels,
+    seeds: &[String],
+) -> bool {
+    let asked = seeds.iter().map(|address| async move {
+        let mut client = IndexClient::new(channels.to(address, "")?);
+        let asking = client.whois(v1::WhoisRequest::default());
+        with_deadline(ms(RPC_DEADLINE_MS), asking).await
+    });
+    let answers = futures::future::join_all(asked).await;
+    let mut ours = answers.into_iter().flatten();
+    ours.any(|reply| {
+        let knows = reply.leader_node_id != 0 || !reply.super_nodes.is_empty();
+        reply.cluster_id == cluster_id.as_str() && knows
+    })
 }
 
 /// Asks every known address who is there; those who may lead, the likeliest first.
@@ -94,7 +118,7 @@ async fn introduce(tier: &Tier, seeds: &[String]) -> Vec<v1::NodeInfo> {
     candidates.into_iter().map(|(_, info)| info).collect()
 }
 
-async fn whois(tier: &Tier, address: &str) -> Result<v1::WhoisReply, RpcError> {
+pub(super) async fn whois(tier: &Tier, address: &str) -> Result<v1::WhoisReply, RpcError> {
     let mut client = IndexClient::new(tier.channels.to(address, "")?);
     let request = v1::WhoisRequest {
         node: Some(tier.info.clone()),

@@ -229,6 +229,12 @@ impl Ledger {
         members.into_iter().map(|(node, facts)| (node, debt(facts))).collect()
     }
 
+    /// When nobody can trust this super-node, in this life or an earlier one, any more.
+    pub(super) fn trusted_until_ms(&self) -> u64 {
+        let trusted = self.sessions.values().map(|session| session.trusted_until_ms);
+        trusted.fold(self.former_until_ms, u64::max)
+    }
+
     /// Until when members may trust an earlier life of this super-node.
     pub(super) fn former_until_ms(&self) -> u64 {
         self.former_until_ms

@@ -20,6 +20,7 @@ use shoal_proto::{ErrorKind, NodeId, RpcError};
 use super::index::Record;
 use super::ledger::Debt;
 use super::tier::{Tier, ms};
+use crate::fences::Fenced;
 use crate::membership::{Member, Role};
 use crate::rpc::with_deadline;
 
@@ -63,9 +64,11 @@ impl Absences {
 /// `Retry` when the fence could not be committed in time.
 pub(super) async fn purge(
     tier: &Arc<Tier>,
-    matcher: v1::FenceMatcher,
+    caller: &Member,
+    fenced: &Fenced,
 ) -> Result<v1::PurgeReply, RpcError> {
-    let outcome = tier.submit(Command::Fence(matcher)).await?;
+    tracing::debug!(caller = caller.name, soft = fenced.soft, "a purge");
+    let outcome = tier.submit(Command::Fence(fenced.into())).await?;
     if outcome.reply.refused {
         return Err(RpcError::new(ErrorKind::Invalid, "the matcher breaks a limit"));
     }
@@ -178,6 +181,7 @@ mod tests {
             version: String::new(),
             up,
             voter: false,
+            auto: false,
         };
         Record { member, session_id: id, super_node: NodeId(id), position: 1 }
     }

@@ -30,6 +30,8 @@ pub(super) async fn run(tier: Arc<Tier>) {
         tier.absences.lock().unwrap_or_else(PoisonError::into_inner).update(now_ms, &records);
         let heads = tier.index.heads_estimate();
         tier.metrics.heads.set(i64::try_from(heads).unwrap_or(i64::MAX));
+        let void_slots = tier.index.void_slots().len();
+        tier.metrics.void_slots.set(i64::try_from(void_slots).unwrap_or(i64::MAX));
         let mut downs = lost_sessions(&tier, now_ms);
         downs.extend(former_sessions(&tier, now_ms, &records));
         downs.extend(silent(&tier, &mut sweep, now_ms, &records));

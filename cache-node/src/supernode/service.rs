@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use shoal_proto::limits::{HOLDERS_ANSWERED_MAX, WRITE_DEADLINE_MS};
+use shoal_proto::limits::{HOLDERS_ANSWERED_MAX, RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1::command::Command;
 use shoal_proto::wire::{id_from, v1};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError};
@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::tier::{Tier, bug, ms};
-use super::{acquire, checks, purge, session};
+use super::{acquire, checks, purge, session, standbys, verify};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
 
@@ -75,6 +75,7 @@ impl v1::index_server::Index for IndexService {
         }
         let removed = self.learn(request.get_ref()).await?;
         let view: ClusterView = self.tier.build_view();
+        let state = self.tier.raft.state();
         let supers = view.members.iter().filter(|member| member.role == Role::Super);
         Ok(Response::new(v1::WhoisReply {
             cluster_id: self.tier.cluster_id.to_string(),
@@ -83,6 +84,7 @@ impl v1::index_server::Index for IndexService {
             super_nodes: supers.map(v1::NodeInfo::from).collect(),
             generation: self.tier.raft.generation(),
             removed,
+            tier_node_ids: state.voters.union(&state.learners).map(|id| id.0).collect(),
         }))
     }
 
@@ -100,6 +102,9 @@ impl v1::index_server::Index for IndexService {
 
     async fn acquire(&self, request: Request<v1::AcquireRequest>) -> Answer<v1::AcquireReply> {
         let asker = self.tier.caller(&request, request.get_ref().node_id).await?;
+        // The answer is to reflect every fence that the asker knows.
+        let known = request.get_ref().fence_position;
+        self.tier.raft.wait_applied(known, ms(RPC_DEADLINE_MS / 2)).await?;
         let ask = checks::ask(request.into_inner())?;
         Ok(Response::new(acquire::acquire(&self.tier, ask, &asker).await?))
     }
@@ -109,10 +114,11 @@ impl v1::index_server::Index for IndexService {
         let request = request.into_inner();
         let key = checks::key(&request.key)?;
         let id = checks::lease(request.lease_id, request.lease_ms)?;
+        let began = Some(request.fence_position).filter(|position| *position > 0);
         let now_ms = self.tier.now_ms();
         self.tier.home(|home| match request.ended {
             true => home.end(&key, id, node),
-            false => home.shadow(now_ms, key, id, node),
+            false => home.shadow(now_ms, key, (id, began), node),
         });
         Ok(Response::new(v1::ShadowReply {}))
     }
@@ -177,6 +183,7 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn locate(&self, request: Request<v1::LocateRequest>) -> Answer<v1::LocateReply> {
+        self.tier.agrees()?;
         let request = request.into_inner();
         if !request.object_refs.is_empty() {
             let objects = checks::objects(&request.object_refs)?;
@@ -202,8 +209,23 @@ impl v1::index_server::Index for IndexService {
     }
 
     async fn purge(&self, request: Request<v1::PurgeRequest>) -> Answer<v1::PurgeReply> {
-        let matcher = checks::matcher(request.into_inner())?;
-        Ok(Response::new(purge::purge(&self.tier, matcher).await?))
+        let caller = self.tier.caller(&request, request.get_ref().node_id).await?;
+        let fenced = checks::fenced(request.get_ref())?;
+        Ok(Response::new(purge::purge(&self.tier, &caller, &fenced).await?))
+    }
+
+    async fn standbys(&self, request: Request<v1::StandbysRequest>) -> Answer<v1::StandbysReply> {
+        let asker = self.tier.caller(&request, request.get_ref().node_id).await?;
+        if asker.role != Role::Super {
+            let message = format!("{} is no super-node: only the leader asks this", asker.name);
+            return Err(RpcError::new(ErrorKind::Denied, message).into());
+        }
+        Ok(Response::new(v1::StandbysReply { standbys: standbys::told(&self.tier) }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyReply> {
+        self.tier.caller(&request, request.get_ref().node_id).await?;
+        Ok(Response::new(verify::verify(&self.tier).await?))
     }
 
     async fn fences_acked(

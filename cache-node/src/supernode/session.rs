@@ -281,6 +281,7 @@ impl Line<'_> {
                 Ok(())
             }
             Up::Heartbeat(beat) => {
+                self.report(beat.stats);
                 let (now_ms, in_touch) = (tier.now_ms(), tier.in_touch());
                 if tier.sessions.ledger(|ledger| ledger.heard(now_ms, self.id, in_touch)) {
                     let ack = v1::HeartbeatAck { sequence: beat.sequence };
@@ -288,6 +289,13 @@ impl Line<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// What a node that could be a super-node has.
+    fn report(&self, stats: Option<v1::NodeStats>) {
+        if let Some(capability) = stats.and_then(|stats| stats.capability) {
+            self.tier.reports.heard(self.tier.now_ms(), self.opened.node, capability);
         }
     }
 

@@ -33,7 +33,7 @@ async fn look(tier: &Tier) -> Result<(), RpcError> {
     Ok(())
 }
 
-fn is_registered(tier: &Tier) -> bool {
+pub(super) fn is_registered(tier: &Tier) -> bool {
     let record = tier.index.record(tier.me());
     record.is_some_and(|record| {
         let same = v1::NodeInfo::from(&record.member) == tier.info;

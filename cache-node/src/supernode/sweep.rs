@@ -68,6 +68,7 @@ mod tests {
             version: String::new(),
             up: true,
             voter: false,
+            auto: false,
         };
         Record { member, session_id: id + 100, super_node: NodeId(super_node), position: 1 }
     }

@@ -1,5 +1,7 @@
 //! Super-nodes over real sockets with mutual TLS, asked by a real client.
 
+mod agreement;
+mod decoders;
 mod keys;
 mod purges;
 mod recovery;

@@ -2,7 +2,7 @@
 //! was committed is known here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,9 @@ use super::batch::{Batcher, Outcome};
 use super::index::Index;
 use super::purge::Absences;
 use super::raft::Raft;
+use super::selecting::Selected;
 use super::session::Sessions;
+use super::standbys::Reports;
 use super::timing::Timing;
 use super::view;
 use crate::clock;
@@ -42,6 +44,9 @@ pub(super) struct Tier {
     pub(super) batcher: Batcher,
     pub(super) home: Mutex<Home>,
     pub(super) sessions: Sessions,
+    pub(super) reports: Reports,
+    /// What the leader chooses by, while that is this super-node.
+    pub(super) selected: watch::Sender<Option<Selected>>,
     pub(super) absences: Mutex<Absences>,
     pub(super) probes: Mutex<HashMap<LeaseId, Probe>>,
     pub(super) view: watch::Sender<ClusterView>,
@@ -49,6 +54,8 @@ pub(super) struct Tier {
     pub(super) touched: watch::Sender<Option<u64>>,
     /// A graceful stop has begun.
     pub(super) leaving: AtomicBool,
+    /// The position from which the index is known to differ from the tier's; 0 while it is not.
+    pub(super) diverged: AtomicU64,
     pub(super) channels: Channels,
     pub(super) metrics: IndexMetrics,
     pub(super) tasks: Tasks,
@@ -107,9 +114,27 @@ impl Tier {
         self.is_recent(*self.touched.borrow())
     }
 
+    /// The position from which the index is known to differ from the tier's.
+    pub(super) fn diverged(&self) -> Option<u64> {
+        Some(self.diverged.load(Ordering::Relaxed)).filter(|position| *position > 0)
+    }
+
+    /// Checks that what the index here says may be told.
+    ///
+    /// # Errors
+    /// `Retry` when it differs from the tier's: another super-node is to be asked.
+    pub(super) fn agrees(&self) -> Result<(), RpcError> {
+        self.diverged().map_or(Ok(()), |position| {
+            let message = format!("the index here differs from the tier's at position {position}");
+            Err(RpcError::new(ErrorKind::Retry, message))
+        })
+    }
+
     fn is_recent(&self, touched: Option<u64>) -> bool {
         let leaving = self.leaving.load(Ordering::Relaxed);
-        !leaving && touched.is_some_and(|at| self.now_ms() < at + self.timing.touch_ms())
+        !leaving
+            && self.diverged().is_none()
+            && touched.is_some_and(|at| self.now_ms() < at + self.timing.touch_ms())
     }
 
     /// Waits, not for long, until this super-node is in touch.
@@ -117,6 +142,9 @@ impl Tier {
     /// # Errors
     /// `Retry` when it stays out of touch: another one may be asked.
     pub(super) async fn until_in_touch(&self) -> Result<(), RpcError> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(RpcError::new(ErrorKind::Retry, "this super-node is leaving"));
+        }
         let mut touched = self.touched.subscribe();
         let recent = touched.wait_for(|at| self.is_recent(*at));
         match tokio::time::timeout(ms(RPC_DEADLINE_MS / 2), recent).await {
@@ -134,6 +162,7 @@ impl Tier {
         request: &Request<T>,
         id: u64,
     ) -> Result<Member, RpcError> {
+        self.agrees()?;
         let member = match self.index.member(NodeId(id)) {
             Some(member) => member,
             None => self.late_member(NodeId(id)).await?,

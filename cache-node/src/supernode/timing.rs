@@ -65,6 +65,11 @@ impl Timing {
         self.lease_ms() / 6
     }
 
+    /// Between two comparisons with the other super-nodes' indexes.
+    pub(super) fn agree_every_ms(&self) -> u64 {
+        self.lease_ms() / 6
+    }
+
     /// A member that is down for so long counts as gone: what it holds counts no more.
     pub(super) fn keep_ms(&self) -> u64 {
         self.lease_ms() * 100

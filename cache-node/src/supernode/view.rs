@@ -88,6 +88,7 @@ mod tests {
             version: String::new(),
             up: true,
             voter: false,
+            auto: false,
         }
     }
 

@@ -13,6 +13,7 @@ use shoal_proto::{
 };
 use tonic::transport::Channel;
 
+use super::sealed::Sealer;
 use super::server::CopyRequest;
 use crate::membership::Member;
 use crate::metrics::TransferMetrics;
@@ -25,6 +26,7 @@ const MANIFEST_DEADLINE_MS: u64 = 10_000;
 #[derive(Clone, Debug)]
 pub struct Peers {
     channels: Channels,
+    sealer: Sealer,
     metrics: TransferMetrics,
 }
 
@@ -68,8 +70,8 @@ pub enum Followed {
 
 impl Peers {
     /// Asks over these channels.
-    pub fn new(channels: Channels, metrics: TransferMetrics) -> Self {
-        Self { channels, metrics }
+    pub fn new(channels: Channels, sealer: Sealer, metrics: TransferMetrics) -> Self {
+        Self { channels, sealer, metrics }
     }
 
     /// The metrics of what is asked here.
@@ -220,15 +222,13 @@ impl Peers {
     /// # Errors
     /// When the peer does not answer.
     pub async fn take_copy(&self, peer: &Member, copy: CopyRequest) -> Result<bool, RpcError> {
-        let CopyRequest { key, object, holder, lease, site, authority, target } = copy;
+        let CopyRequest { key, object, holder, lease, source } = copy;
         let request = v1::TakeCopyRequest {
             key: key.to_wire(),
             object_id: object.map(ObjectId::to_wire).unwrap_or_default(),
             holder_node_id: holder.0,
             lease_id: lease.map_or(0, |lease| lease.0),
-            site,
-            authority,
-            target,
+            sealed_source: self.sealer.seal(&key, source)?,
         };
         let mut client = self.client(peer)?;
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);

@@ -12,6 +12,7 @@
 //! | `members` | who pulls the same object |
 //! | `live` | a growing object: one writer, many readers |
 //! | `registry` | this node's fills and pulls, for others |
+//! | `sealed` | what is said of origins, under the cluster's secret |
 
 mod availability;
 mod client;
@@ -20,6 +21,7 @@ mod gather;
 mod live;
 mod members;
 mod registry;
+mod sealed;
 mod server;
 mod source;
 pub mod swarm;
@@ -29,7 +31,8 @@ pub use follow::FOLLOWED_WHOLE_CHUNKS;
 pub use gather::{Control, GatherError, Gatherer};
 pub use live::{End, Live, Progress};
 pub use registry::{Entry, FillEntry, Fills};
-pub use server::{CopyRequest, PeerService};
+pub use sealed::{Sealer, Source};
+pub use server::{CopyRequest, CopyWishes, PeerService};
 
 #[cfg(test)]
 mod tests;

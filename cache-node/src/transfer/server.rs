@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
-use shoal_proto::limits::{ADDRESS_BYTES_MAX, CHUNK_RANGES_MAX, CHUNKS_MAX, INLINE_BODY_BYTES_MAX};
+use shoal_proto::limits::{CHUNK_RANGES_MAX, CHUNKS_MAX, INLINE_BODY_BYTES_MAX};
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::{WireError, id_from};
@@ -18,13 +18,12 @@ use super::availability;
 use super::follow::{self, Find};
 use super::members::Swarms;
 use super::registry::Fills;
+use super::sealed::{Sealer, Source as CopySource};
 use super::source::Source;
 use crate::metrics::TransferMetrics;
 use crate::rpc::MESSAGE_BYTES_MAX;
 use crate::store::{Store, StoredObject};
 
-/// Longest path and query in a wish for a copy, in bytes.
-const TARGET_BYTES_MAX: usize = 16 * 1024;
 /// Streams to peers at a time; more are told to try another holder.
 const UPLOADS_MAX: usize = 256;
 /// Chunks that are read and handed to the network at a time.
@@ -41,12 +40,17 @@ pub struct CopyRequest {
     pub holder: NodeId,
     /// The running fill's lease.
     pub lease: Option<LeaseId>,
-    /// The site's name.
-    pub site: String,
-    /// The authority that the client named.
-    pub authority: String,
-    /// Path and query at the origin, should the filler be lost.
-    pub target: String,
+    /// What to ask the origin for, should the filler be lost.
+    pub source: CopySource,
+}
+
+/// Where wishes for copies go, as many as its bound holds, and who can read them.
+#[derive(Clone, Debug)]
+pub struct CopyWishes {
+    /// The queue.
+    pub queue: mpsc::Sender<CopyRequest>,
+    /// Opens what they say of the origin.
+    pub sealer: Sealer,
 }
 
 /// The peer service over this node's store and fills.
@@ -54,7 +58,7 @@ pub struct PeerService {
     me: NodeId,
     store: Arc<Store>,
     fills: Arc<Fills>,
-    copies: mpsc::Sender<CopyRequest>,
+    copies: CopyWishes,
     uploads: Arc<Semaphore>,
     slots: Arc<Semaphore>,
     swarms: Arc<Swarms>,
@@ -78,12 +82,12 @@ impl Drop for Upload {
 }
 
 impl PeerService {
-    /// A service; wishes for copies go to `copies`, as many as its bound holds.
+    /// A service; wishes for copies go to `copies`.
     pub fn new(
         me: NodeId,
         store: Arc<Store>,
         fills: Arc<Fills>,
-        copies: mpsc::Sender<CopyRequest>,
+        copies: CopyWishes,
         metrics: TransferMetrics,
     ) -> Self {
         let uploads = Arc::new(Semaphore::new(UPLOADS_MAX));
@@ -236,12 +240,9 @@ impl Peer for PeerService {
         let held = self.store.get(&key).await.is_some_and(|s| Some(s.object_id()) == object);
         let lease = Some(LeaseId(request.lease_id)).filter(|lease| lease.0 != 0);
         let holder = NodeId(request.holder_node_id);
-        let v1::TakeCopyRequest { site, authority, target, .. } = request;
-        if target.len() > TARGET_BYTES_MAX || authority.len() > ADDRESS_BYTES_MAX {
-            return Err(WireError::field("target", target.len(), "at most 16 KiB").into());
-        }
-        let copy = CopyRequest { key, object, holder, lease, site, authority, target };
-        let taken = !held && self.copies.try_send(copy).is_ok();
+        let source = self.copies.sealer.open(&key, &request.sealed_source)?;
+        let copy = CopyRequest { key, object, holder, lease, source };
+        let taken = !held && self.copies.queue.try_send(copy).is_ok();
         Ok(Response::new(v1::TakeCopyReply { taken }))
     }
 }

@@ -1,5 +1,7 @@
 //! Peers over real sockets: honest ones, lying ones, ones that vanish.
 
+mod refused;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +12,13 @@ use shoal_proto::limits::CHUNK_BYTES_MIN;
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
-    ChunkHash, Freshness, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
+    ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
 };
 use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status};
 
-use super::{End, Fills, Followed, GatherError, Gatherer, Live, PeerService, Peers};
+use super::{CopyWishes, End, Fills, Followed, GatherError, Gatherer};
+use super::{Live, PeerService, Peers, Sealer};
 use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
@@ -42,6 +45,7 @@ fn head(length: Option<usize>) -> ObjectHead {
         chunk_size: CHUNK_BYTES_MIN,
         freshness: Freshness::default(),
         fence_position: 0,
+        labels: Labels::default(),
     }
 }
 
@@ -67,6 +71,7 @@ fn member(id: u64, address: SocketAddr) -> Member {
         version: String::new(),
         up: true,
         voter: false,
+        auto: false,
     }
 }
 
@@ -89,12 +94,13 @@ async fn node(id: u64) -> Node {
         StoreConfig { dir: dir.path().to_owned(), budget_bytes: 64 << 20, memory_bytes: 4 << 20 };
     let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
     let fills = Arc::new(Fills::default());
-    let (wishes, _) = mpsc::channel(1);
+    let sealer = Sealer::new(&[7; 32]);
+    let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();
     let me = listen(service.into_server(), id, &tasks).await;
-    let peers = Peers::new(Channels::new(Security::Insecure), metrics.clone());
+    let peers = Peers::new(Channels::new(Security::Insecure), sealer, metrics.clone());
     Node { store, fills, peers, metrics, me, tasks, _dir: dir }
 }
 
@@ -284,16 +290,19 @@ async fn followers_of_a_fill_give_to_one_another() {
     filler.fills.grows(&live);
     entry.live(live.clone());
     let everybody = vec![filler.me.clone(), one.me.clone(), two.me.clone()];
-    let one = tokio::spawn(follows(one, filler.me.clone(), everybody.clone()));
-    let two = tokio::spawn(follows(two, filler.me.clone(), everybody));
-    for chunk in 0..LENGTH.div_ceil(CHUNK_BYTES_MIN as usize) {
-        put(&live, &body, chunk..chunk + 1).await;
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let stored = live.finish(LENGTH as u64).await.unwrap();
-    filler.fills.grown(KEY, live.growth(), stored.object_id());
+    let (of_one, of_two) = (filler.me.clone(), filler.me.clone());
+    let one = follows(one, of_one, everybody.clone());
+    let two = follows(two, of_two, everybody);
+    let fills = async {
+        for chunk in 0..LENGTH.div_ceil(CHUNK_BYTES_MIN as usize) {
+            put(&live, &body, chunk..chunk + 1).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let stored = live.finish(LENGTH as u64).await.unwrap();
+        filler.fills.grown(KEY, live.growth(), stored.object_id());
+    };
+    let (one, two, ()) = tokio::join!(one, two, fills);
     assert!(matches!(live.end(), Some(End::Done(_))));
-    let (one, two) = (one.await.unwrap(), two.await.unwrap());
     one.holds(&body).await;
     two.holds(&body).await;
     let given = one.metrics.bytes_out.get() + two.metrics.bytes_out.get();

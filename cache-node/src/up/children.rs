@@ -18,7 +18,7 @@ use super::UpError;
 use super::plan::{DemoOrigin, MemberPlan};
 use crate::config::keys::VARIABLE_PREFIX;
 use crate::files::SECRET_MODE;
-use crate::membership::Role;
+use crate::membership::ConfiguredRole;
 
 /// For a child to end after SIGTERM, before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -92,8 +92,8 @@ impl Children {
         let mut command = Command::new(program);
         command.args(args).arg(EXIT_WITH_PARENT);
         let kind = match member.role {
-            Role::Node => Kind::Node,
-            Role::Super => Kind::Super,
+            ConfiguredRole::Node | ConfiguredRole::Auto => Kind::Node,
+            ConfiguredRole::Super => Kind::Super,
         };
         self.start(&member.name, kind, command)
     }

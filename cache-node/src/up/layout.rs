@@ -21,7 +21,6 @@ use crate::admin::tokens::Scope;
 use crate::ca::{Authority, CaError, ensure_secret};
 use crate::clock;
 use crate::files::{self, FolderLock};
-use crate::membership::Role;
 use crate::tls::TlsFiles;
 
 const RECORD_FILE: &str = "cluster.json";
@@ -38,6 +37,7 @@ pub(super) struct Record {
     format: u32,
     pub(super) cluster_id: String,
     pub(super) base_port: u16,
+    /// 0 where the nodes choose the super-nodes among themselves.
     pub(super) super_nodes: u16,
     pub(super) nodes: u16,
 }
@@ -196,13 +196,16 @@ impl Layout {
             ("role", text(member.role.name())),
             ("data_dir", path_text(&data_dir)),
         ]);
-        let super_nodes = plan.super_nodes.iter().map(|member| text(&member.cluster.to_string()));
+        let super_nodes = plan.seeds().map(|member| text(&member.cluster.to_string()));
         let mut cluster = table([
             ("id", text(&self.cluster_id)),
             ("listen", text(&member.cluster.to_string())),
             ("super_nodes", Value::Array(super_nodes.collect())),
             ("secret_file", path_text(secret)),
         ]);
+        for (key, value) in &plan.selection {
+            cluster.insert((*key).to_owned(), value.clone());
+        }
         if member.bootstrap {
             cluster.insert("bootstrap".into(), Value::Boolean(true));
         }
@@ -228,7 +231,7 @@ impl Layout {
             ("cluster", Value::Table(cluster)),
             ("admin", Value::Table(admin)),
         ]);
-        if member.role == Role::Node {
+        if member.role.caches() {
             config.extend(of_nodes(plan, member));
         }
         config

@@ -33,6 +33,8 @@ pub struct UpOptions {
     pub super_nodes: Option<u16>,
     /// Nodes; likewise.
     pub nodes: Option<u16>,
+    /// So many nodes whose role the tier chooses, in the place of the others; likewise.
+    pub auto: Option<u16>,
     /// The origin's URL; a demo origin is started where there is none.
     pub origin: Option<String>,
     /// The demo origin's bytes per second, as `shoal-loadtest origin --rate` takes them.
@@ -47,6 +49,10 @@ pub struct UpOptions {
     pub store_memory: Option<String>,
     /// Each node's `edge.unknown_host`.
     pub unknown_host: Option<u16>,
+    /// Each member's `cluster.super_nodes_wanted`.
+    pub super_nodes_wanted: Option<String>,
+    /// Each member's `cluster.replace_after`.
+    pub replace_after: Option<String>,
     /// The site's `first_byte_timeout_ms`.
     pub first_byte_timeout: Option<Duration>,
     /// More hosts that the site serves.

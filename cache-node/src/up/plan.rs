@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::layout::Record;
 use super::{UpError, UpOptions};
-use crate::config::{Setting, Settings, Source, StoreConfig, Value, keys};
-use crate::membership::Role;
+use crate::config::{ConfigErrors, Setting, Settings, Source, StoreConfig, Value, keys, wanted};
+use crate::membership::ConfiguredRole;
 use crate::policy::site::{SiteConfig, Sites, host_of};
 use crate::text::units::{SIZE_EXPECTED, parse_size};
 
@@ -39,7 +39,7 @@ const _: () = {
 };
 
 /// A local cluster.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Plan {
     pub(super) base_port: u16,
     pub(super) super_nodes: Vec<MemberPlan>,
@@ -51,13 +51,15 @@ pub(super) struct Plan {
     pub(super) store_memory: Option<String>,
     pub(super) unknown_host: Option<u16>,
     pub(super) insecure: bool,
+    /// Each member's keys about choosing super-nodes.
+    pub(super) selection: Vec<(&'static str, toml::Value)>,
 }
 
 /// One member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MemberPlan {
     pub(super) name: String,
-    pub(super) role: Role,
+    pub(super) role: ConfiguredRole,
     pub(super) cluster: SocketAddr,
     pub(super) admin: SocketAddr,
     pub(super) edge: Option<SocketAddr>,
@@ -79,11 +81,12 @@ impl Plan {
     pub(super) fn new(options: &UpOptions, record: Option<&Record>) -> Result<Self, UpError> {
         let base_port = base_port(options.base_port, record)?;
         let (super_nodes, nodes) = counts(options, record)?;
+        let auto = super_nodes == 0;
         check_handed_on(options)?;
         let local = |offset: u16, at: u16| loopback(base_port + offset + at);
         let super_nodes = (0..super_nodes).map(|at| MemberPlan {
             name: format!("super-{at}"),
-            role: Role::Super,
+            role: ConfiguredRole::Super,
             cluster: local(SUPER_CLUSTER_OFFSET, at),
             admin: local(SUPER_ADMIN_OFFSET, at),
             edge: None,
@@ -91,11 +94,11 @@ impl Plan {
         });
         let nodes = (0..nodes).map(|at| MemberPlan {
             name: format!("node-{at}"),
-            role: Role::Node,
+            role: if auto { ConfiguredRole::Auto } else { ConfiguredRole::Node },
             cluster: local(CLUSTER_OFFSET, at),
             admin: local(ADMIN_OFFSET, at),
             edge: Some(local(0, at)),
-            bootstrap: false,
+            bootstrap: auto && at == 0,
         });
         let demo_origin = options.origin.is_none().then(|| DemoOrigin {
             listen: local(ORIGIN_OFFSET, 0),
@@ -117,12 +120,21 @@ impl Plan {
             store_memory: options.store_memory.clone(),
             unknown_host: options.unknown_host,
             insecure: options.insecure,
+            selection: selection(options),
         })
     }
 
     /// All members, super-nodes first.
     pub(super) fn members(&self) -> impl Iterator<Item = &MemberPlan> {
         self.super_nodes.iter().chain(&self.nodes)
+    }
+
+    /// By whom members find the cluster.
+    pub(super) fn seeds(&self) -> impl Iterator<Item = &MemberPlan> {
+        match self.super_nodes.as_slice() {
+            [] => self.nodes.iter(),
+            super_nodes => super_nodes.iter(),
+        }
     }
 
     /// Every listener, and whose it is.
@@ -165,7 +177,29 @@ fn base_port(asked: Option<u16>, record: Option<&Record>) -> Result<u16, UpError
     Ok(base_port)
 }
 
+/// Super-nodes and nodes; none of the former where the nodes choose among themselves.
 fn counts(options: &UpOptions, record: Option<&Record>) -> Result<(u16, u16), UpError> {
+    let chosen = record.map(|record| record.super_nodes == 0);
+    let others = options.super_nodes.is_some() || options.nodes.is_some();
+    if let Some(kept) = chosen
+        && (options.auto.is_some() && !kept || others && kept)
+    {
+        let (flags, what) = match kept {
+            true => ("--super-nodes or --nodes", "nodes that choose super-nodes among themselves"),
+            false => ("--auto", "super-nodes of its own"),
+        };
+        return Err(UpError::Usage(format!(
+            "{flags} is given, the cluster in the data directory has {what}; leave the flag out, or \
+             use another --data-dir"
+        )));
+    }
+    if options.auto.is_some() || chosen == Some(true) {
+        let nodes = count("--auto", options.auto, record.map(|r| r.nodes))?;
+        if !(1..=NODES_MAX).contains(&nodes) {
+            return Err(UpError::Usage(format!("--auto is {nodes}; expected 1 to {NODES_MAX}")));
+        }
+        return Ok((0, nodes));
+    }
     let super_nodes = count("--super-nodes", options.super_nodes, record.map(|r| r.super_nodes))?;
     let nodes = count("--nodes", options.nodes, record.map(|r| r.nodes))?;
     if !SUPER_NODES.contains(&super_nodes) {
@@ -190,17 +224,32 @@ fn count(flag: &str, asked: Option<u16>, kept: Option<u16>) -> Result<u16, UpErr
     }
 }
 
+fn selection(options: &UpOptions) -> Vec<(&'static str, toml::Value)> {
+    let count = options.super_nodes_wanted.iter().filter_map(|count| count.parse().ok());
+    let wanted = count.map(|count| ("super_nodes_wanted", toml::Value::Integer(count)));
+    let patience = options.replace_after.iter();
+    let patience = patience.map(|text| ("replace_after", toml::Value::String(text.clone())));
+    wanted.chain(patience).collect()
+}
+
 /// What is only handed on to the members is checked here too, before anything is started.
 fn check_handed_on(options: &UpOptions) -> Result<(), UpError> {
     let mut settings = Settings::default();
-    let flags = [("store.budget", &options.store_budget), ("store.memory", &options.store_memory)];
+    let flags = [
+        ("store.budget", &options.store_budget),
+        ("store.memory", &options.store_memory),
+        ("cluster.super_nodes_wanted", &options.super_nodes_wanted),
+        ("cluster.replace_after", &options.replace_after),
+    ];
     for (path, value) in flags {
         if let (Some(key), Some(value)) = (keys::by_path(path), value) {
             let (value, source) = (Value::Text(value.clone()), Source::Flag(key.flag));
             settings.set(key, Setting { value, source });
         }
     }
-    StoreConfig::of(&settings).map_err(|errors| UpError::Usage(errors.to_string()))?;
+    let wrong = |errors: ConfigErrors| UpError::Usage(errors.to_string());
+    StoreConfig::of(&settings).map_err(wrong)?;
+    wanted(&settings).map_err(wrong)?;
     if let Some(rate) = options.demo_origin_rate.as_deref()
         && parse_size(rate).is_none_or(|rate| rate == 0)
     {

@@ -77,8 +77,9 @@ impl Facts {
             ("edge", Align::Left),
             ("admin", Align::Left),
         ]);
+        let nodes = if self.super_nodes.is_empty() { "auto" } else { "node" };
         let supers = self.super_nodes.iter().map(|member| ("super", member));
-        for (role, member) in supers.chain(self.nodes.iter().map(|member| ("node", member))) {
+        for (role, member) in supers.chain(self.nodes.iter().map(|member| (nodes, member))) {
             let edge = member.edge.clone().unwrap_or_else(|| "-".to_owned());
             let pid = member.pid.to_string();
             table.row(vec![member.name.clone(), role.into(), pid, edge, member.admin.clone()]);

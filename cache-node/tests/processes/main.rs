@@ -11,7 +11,10 @@
 
 mod common;
 mod faults;
+mod membership;
 mod nginx;
 mod origins;
+mod privacy;
+mod purges;
 mod refusals;
 mod restarts;

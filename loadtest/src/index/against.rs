@@ -1,7 +1,7 @@
 //! The same work on etcd: one put a change, transactions of many, and range reads in place of
 //! locates. Each at several levels of concurrency, of which the report takes the best for etcd.
 //!
-//! A record is a key of 24 bytes, 16 of the object and 8 of the holder, with a value of one byte:
+//! A record is a key of 20 bytes, 12 of the object and 8 of the holder, with a value of one byte:
 //! what the index sends for a change.
 
 use std::{
@@ -36,7 +36,7 @@ const PUTS_IN_FLIGHT: [usize; 3] = [64, 256, 1_024];
 const TXNS_IN_FLIGHT: [usize; 3] = [8, 32, 128];
 const READS_IN_FLIGHT: [usize; 3] = [16, 64, 256];
 /// Bytes of an object's name.
-const OBJECT_BYTES: usize = 16;
+const OBJECT_BYTES: usize = shoal_proto::id::OBJECT_REF_BYTES;
 /// Most holders named in one answer.
 const HOLDERS_MAX: usize = shoal_proto::limits::HOLDERS_ANSWERED_MAX;
 /// Stream of the seed.

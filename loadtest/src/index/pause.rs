@@ -19,6 +19,7 @@ use crate::{
     clock::Clock,
     rng::Rng,
     sample::Times,
+    scenario::index::Preset,
     tasks::Group,
     tier::{
         TierError,
@@ -34,8 +35,9 @@ const CHANGES_PER_CALL: usize = 16;
 const WRITERS: usize = 24;
 /// Snapshots to wait for, over all super-nodes.
 const SNAPSHOTS_WANTED: u64 = 3;
-/// Longest wait for them, in times of `--duration`.
-const DURATIONS_MAX: u32 = 24;
+/// Longest wait for them, in times of `--duration`; the quick preset does not wait for any.
+const DURATIONS_MAX: u32 = 60;
+const DURATIONS_QUICK: u32 = 10;
 /// Between two looks for snapshots, in milliseconds.
 const LOOK_EVERY_MS: u64 = 50;
 /// Stream of the seed.
@@ -86,7 +88,10 @@ impl Bench<'_> {
             changes,
             rng: Rng::new(self.holdings.seed, STREAM + at as u64),
         };
-        let time = self.scenario.duration * DURATIONS_MAX;
+        let time = match self.scenario.preset {
+            Preset::Quick => self.scenario.duration * DURATIONS_QUICK,
+            Preset::Full => self.scenario.duration * DURATIONS_MAX,
+        };
         let enough = self.stop.child_token();
         let watching = Group::new();
         let seen = Arc::new(std::sync::Mutex::new(0));

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use shoal_proto::{RpcError, limits::HOLDERS_ANSWERED_MAX};
+
 use super::{
     Bench,
     holdings::Holdings,
@@ -14,35 +16,59 @@ use super::{
 use crate::{
     rng::Rng,
     sample::Times,
-    tier::{member::Member, wire},
+    tier::{
+        member::Member,
+        wire::{self, Object},
+    },
 };
 
 /// Calls in flight, level by level: latency is judged at each.
-const LOCATES_IN_FLIGHT: [usize; 4] = [4, 16, 64, 256];
+const LOCATES_IN_FLIGHT: [usize; 3] = [1, 4, 16];
+/// Objects in one call: one, as for a request of a client; many, as when a node looks through what
+/// it holds.
+const OBJECTS_PER_CALL: [usize; 3] = [1, 16, 64];
 const LEASES_IN_FLIGHT: [usize; 2] = [16, 64];
 /// Streams of the seed.
 const LOCATE_STREAM: u64 = 1 << 32;
 const LEASE_STREAM: u64 = 2 << 32;
 const PURGE_STREAM: u64 = 3 << 32;
 
+/// Who is asked for how much at once.
+struct Asked<'a> {
+    server: &'a str,
+    in_flight: usize,
+    units_per_call: usize,
+}
+
 struct Locator {
     member: Arc<Member>,
     at: usize,
     holdings: Holdings,
     objects: usize,
+    per_call: usize,
     rng: Rng,
+}
+
+impl Locator {
+    async fn ask(&self, objects: &[Object]) -> Result<Vec<usize>, RpcError> {
+        let channel = self.member.channel_to(self.at);
+        match objects {
+            [one] => Ok(vec![wire::locate(channel, one).await?]),
+            many => wire::locate_many(channel, many).await,
+        }
+    }
 }
 
 impl Step for Locator {
     async fn step(&mut self) -> Result<Option<u64>, String> {
-        let number = self.rng.below(self.objects) as u64;
-        let object = self.holdings.object(number);
-        let found = wire::locate(self.member.channel_to(self.at), &object).await;
-        let found = found.map_err(|error| error.to_string())?;
-        let wanted = self.holdings.holders.min(shoal_proto::limits::HOLDERS_ANSWERED_MAX as u64);
-        match found as u64 == wanted {
-            true => Ok(Some(1)),
-            false => Err(format!("{found} holders of object {number}, {wanted} were announced")),
+        let numbers = (0..self.per_call).map(|_| self.rng.below(self.objects) as u64);
+        let objects: Vec<_> = numbers.map(|number| self.holdings.object(number)).collect();
+        let found = self.ask(&objects).await.map_err(|error| error.to_string())?;
+        let wanted = self.holdings.holders.min(HOLDERS_ANSWERED_MAX as u64);
+        let right = |count: &usize| *count as u64 == wanted;
+        match found.len() == objects.len() && found.iter().all(right) {
+            true => Ok(Some(objects.len() as u64)),
+            false => Err(format!("{found:?} holders, {wanted} were announced for each object")),
         }
     }
 }
@@ -83,7 +109,7 @@ impl Step for Purger {
         self.left -= 1;
         self.turn += 1;
         let object = self.holdings.object(self.rng.below(self.objects) as u64);
-        let purged = wire::purge(self.member.channel_to(self.turn), &object).await;
+        let purged = wire::purge(self.member.channel_to(self.turn), self.member.id, &object).await;
         let purged = purged.map_err(|error| error.to_string())?;
         let missing = (self.sessions as u64).saturating_sub(purged.acknowledged.into());
         match missing {
@@ -98,17 +124,18 @@ impl Bench<'_> {
         usize::try_from(self.holdings.objects(self.rounds)).unwrap_or(usize::MAX)
     }
 
-    fn level(&self, server: &str, in_flight: usize, tally: Tally, meter: &super::Meter) -> Level {
+    fn level(&self, asked: Asked<'_>, tally: Tally, meter: &super::Meter) -> Level {
+        let Asked { server, in_flight, units_per_call } = asked;
         let per_s = tally.per_s();
         let times = Times::from(&tally.latency);
         say(&format!(
-            "{server}, {in_flight} in flight: {} a second, p99 {} us",
+            "{server}, {in_flight} x {units_per_call} in flight: {} a second, p99 {} us",
             per_s as u64, times.p99_us
         ));
         Level {
             server: server.to_owned(),
             in_flight,
-            units_per_call: 1,
+            units_per_call,
             per_s,
             times,
             failures: tally.failures,
@@ -126,25 +153,33 @@ impl Bench<'_> {
             return levels;
         }
         say("locates");
-        for (at, one) in self.tier.super_nodes.iter().enumerate() {
-            for in_flight in LOCATES_IN_FLIGHT {
-                if self.stop.is_cancelled() {
-                    return levels;
+        for at in 0..self.tier.super_nodes.len() {
+            for units_per_call in OBJECTS_PER_CALL {
+                for in_flight in LOCATES_IN_FLIGHT {
+                    levels.extend(self.locate(at, in_flight, units_per_call).await);
                 }
-                let worker = |worker: usize| Locator {
-                    member: Arc::clone(self.members.get(worker)),
-                    at,
-                    holdings: self.holdings,
-                    objects: self.objects(),
-                    rng: Rng::new(self.holdings.seed, LOCATE_STREAM + worker as u64),
-                };
-                let meter = self.meter();
-                let workers = (0..in_flight).map(worker).collect();
-                let tally = run(workers, self.scenario.duration, self.stop).await;
-                levels.push(self.level(&one.name, in_flight, tally, &meter));
             }
         }
         levels
+    }
+
+    async fn locate(&self, at: usize, in_flight: usize, units_per_call: usize) -> Option<Level> {
+        if self.stop.is_cancelled() {
+            return None;
+        }
+        let worker = |worker: usize| Locator {
+            member: Arc::clone(self.members.get(worker)),
+            at,
+            holdings: self.holdings,
+            objects: self.objects(),
+            per_call: units_per_call,
+            rng: Rng::new(self.holdings.seed, LOCATE_STREAM + worker as u64),
+        };
+        let meter = self.meter();
+        let workers = (0..in_flight).map(worker).collect();
+        let tally = run(workers, self.scenario.duration, self.stop).await;
+        let asked = Asked { server: &self.tier.super_nodes[at].name, in_flight, units_per_call };
+        Some(self.level(asked, tally, &meter))
     }
 
     /// Leases over all homes together.
@@ -168,7 +203,8 @@ impl Bench<'_> {
                 let failed: Result<(), _> = Err(reason);
                 note(results, "leases", failed);
             }
-            levels.push(self.level("all", in_flight, tally, &meter));
+            let asked = Asked { server: "all", in_flight, units_per_call: 1 };
+            levels.push(self.level(asked, tally, &meter));
         }
         levels
     }
@@ -189,7 +225,8 @@ impl Bench<'_> {
             rng: Rng::new(self.holdings.seed, PURGE_STREAM),
         };
         // The first purge after a session has ended elsewhere waits out its lease: not counted.
-        let warm = wire::purge(self.members.get(0).channel(), &self.holdings.object(0)).await;
+        let first = self.members.get(0);
+        let warm = wire::purge(first.channel(), first.id, &self.holdings.object(0)).await;
         if let Err(error) = warm {
             say(&format!("the purge that does not count: {error}"));
         }

@@ -58,9 +58,10 @@ pub struct Ratios {
     pub changes_to_puts: Option<f64>,
     /// Changes, against transactions.
     pub changes_to_txns: Option<f64>,
-    /// Locates of one super-node, against linearizable reads of one member's share.
+    /// Locates of one super-node, against linearizable reads of all members: each has the whole
+    /// machine.
     pub locates_to_linearizable_reads: Option<f64>,
-    /// Locates of one super-node, against serializable reads of one member's share.
+    /// The same, against serializable reads.
     pub locates_to_serializable_reads: Option<f64>,
     /// Server processor time for a change, against transactions: etcd's by Shoal's.
     pub cpu_per_change: Option<f64>,
@@ -74,13 +75,11 @@ impl Ratios {
         let changes = changes_per_s(&results.shoal);
         let locates = slowest_locates_per_s(&results.shoal);
         let by = |ours: Option<f64>, levels: &[Level]| Some(ours? / best(levels)?.per_s);
-        // etcd's levels ask all its members at once; a third of it is one member's share.
-        let share = |ratio: Option<f64>| Some(ratio? * crate::etcd::MEMBERS as f64);
         Self {
             changes_to_puts: by(changes, &etcd.puts),
             changes_to_txns: by(changes, &etcd.txns),
-            locates_to_linearizable_reads: share(by(locates, &etcd.linearizable_reads)),
-            locates_to_serializable_reads: share(by(locates, &etcd.serializable_reads)),
+            locates_to_linearizable_reads: by(locates, &etcd.linearizable_reads),
+            locates_to_serializable_reads: by(locates, &etcd.serializable_reads),
             cpu_per_change: cpu_ratio(&results.shoal, best(&etcd.txns)),
         }
     }

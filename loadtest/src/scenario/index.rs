@@ -90,7 +90,7 @@ pub struct IndexArgs {
     #[arg(long, value_name = "N")]
     pub members: Option<u16>,
     /// Announcements in flight while records are loaded.
-    #[arg(long, value_name = "N", default_value_t = 32)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     pub in_flight: usize,
     /// Time for each level of each measurement [default: by preset].
     #[arg(long, value_name = "TIME", value_parser = cli::run_duration)]

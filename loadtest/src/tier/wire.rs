@@ -113,6 +113,20 @@ pub async fn locate(channel: &Channel, object: &Object) -> Result<usize, RpcErro
     Ok(within(RPC_DEADLINE_MS, client(channel).locate(request)).await?.holders.len())
 }
 
+/// The same of many objects in one call, in their order.
+///
+/// # Errors
+/// When it does not answer in time.
+pub async fn locate_many(channel: &Channel, objects: &[Object]) -> Result<Vec<usize>, RpcError> {
+    let mut refs = BytesMut::with_capacity(objects.len() * OBJECT_REF_BYTES);
+    for object in objects {
+        refs.extend_from_slice(&ObjectRef::from(&ObjectId::new(object.id)).0);
+    }
+    let request = v1::LocateRequest { object_refs: refs.freeze(), ..Default::default() };
+    let reply = within(RPC_DEADLINE_MS, client(channel).locate(request)).await?;
+    Ok(reply.located.iter().map(|found| found.complete.len()).collect())
+}
+
 /// A fill lease from its first home to its end, as a node goes through it: acquired, told to the
 /// second home, released at both.
 ///
@@ -142,6 +156,7 @@ pub async fn lease(
         node_id,
         lease_ms: FILL_LEASE_MS,
         ended,
+        fence_position: lease.fence_position,
     };
     within(RPC_DEADLINE_MS, client(second).shadow(shadow(false))).await?;
     let release =
@@ -159,13 +174,14 @@ pub struct Purged {
     pub expired: u32,
 }
 
-/// Purges one key.
+/// Purges one key, as a member.
 ///
 /// # Errors
 /// When the fence was not committed in time.
-pub async fn purge(channel: &Channel, object: &Object) -> Result<Purged, RpcError> {
+pub async fn purge(channel: &Channel, node_id: u64, object: &Object) -> Result<Purged, RpcError> {
     let matcher = Matcher::Key(Bytes::copy_from_slice(&object.key));
-    let request = v1::PurgeRequest { matcher: Some(v1::FenceMatcher { matcher: Some(matcher) }) };
+    let matcher = Some(v1::FenceMatcher { matcher: Some(matcher), soft: false });
+    let request = v1::PurgeRequest { matcher, node_id };
     let reply = within(2 * WRITE_DEADLINE_MS, client(channel).purge(request)).await?;
     Ok(Purged { acknowledged: reply.nodes_acknowledged, expired: reply.nodes_expired })
 }

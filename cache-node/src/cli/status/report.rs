@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::admin::{Figures, Hits, MemberStatus, ModeStatus, StatusDocument};
+use crate::admin::{Figures, Hits, MemberStatus, ModeStatus, SelectionStatus, StatusDocument};
 
 /// A cluster's status.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -18,6 +18,8 @@ pub struct Report {
     pub applied_position: u64,
     /// The mode of the member that was asked; null when it did not say.
     pub mode: Option<ModeStatus>,
+    /// How the leader chooses voters; null where it chooses none, or did not answer.
+    pub selection: Option<SelectionStatus>,
     /// All members of the view.
     pub members: Vec<MemberReport>,
     /// All nodes that answered, together.
@@ -37,6 +39,10 @@ pub struct MemberReport {
     pub state: String,
     /// It has a vote in the tier.
     pub voter: bool,
+    /// The tier chooses its role, not its configuration.
+    pub auto: bool,
+    /// How fit it is to have a vote, from -70 to 70; null where the leader does not choose.
+    pub score: Option<f64>,
     /// `host:port` of its cluster listener.
     pub cluster_address: String,
     /// `host:port` of its edge; empty where it has none.
@@ -98,9 +104,18 @@ impl Report {
         let supers = answers.iter().filter(|answer| answer.role == "super");
         let applied = supers.map(|answer| answer.applied_position).max();
         let figures = answers.iter().filter_map(|answer| answer.figures.as_ref());
-        let members = first.members.iter();
-        let mut members: Vec<_> =
-            members.map(|member| MemberReport::new(member, answer_of(member))).collect();
+        let chooses = answers.iter().filter(|answer| answer.selection.is_some());
+        let selection = chooses.max_by_key(|answer| answer.term);
+        let selection = selection.and_then(|answer| answer.selection.clone());
+        let score = |member: &MemberStatus| {
+            let mut rated = selection.iter().flat_map(|selection| &selection.candidates);
+            rated.find(|rated| rated.node_id == member.node_id).map(|rated| rated.score)
+        };
+        let report = |member: &MemberStatus| MemberReport {
+            score: score(member),
+            ..MemberReport::new(member, answer_of(member))
+        };
+        let mut members: Vec<_> = first.members.iter().map(report).collect();
         members.sort_by(|left, right| {
             (right.role.as_str(), name_order(&left.name))
                 .cmp(&(left.role.as_str(), name_order(&right.name)))
@@ -111,6 +126,7 @@ impl Report {
             term: latest.term,
             applied_position: applied.unwrap_or(first.applied_position),
             mode: first.mode.clone(),
+            selection,
             members,
             totals: Totals::of(figures),
         }
@@ -131,6 +147,7 @@ impl MemberReport {
             role,
             state,
             voter,
+            auto,
             cluster_address,
             edge_address,
             admin_address,
@@ -144,6 +161,8 @@ impl MemberReport {
             role,
             state,
             voter,
+            auto,
+            score: None,
             cluster_address,
             edge_address,
             admin_address,

@@ -3,6 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::report::{MemberReport, Report};
+use crate::admin::{SelectionChange, SelectionStatus};
 use crate::text::table::{Align, Table};
 use crate::text::units::format_size;
 
@@ -21,6 +22,10 @@ pub(super) fn text(report: &Report, colours: bool) -> String {
         Some(mode) => {
             format!("{head}\nmode {} since {}: {}", mode.name, date(mode.since_ms), mode.why)
         }
+        None => head,
+    };
+    let head = match &report.selection {
+        Some(selection) => format!("{head}\n{}", selecting(selection)),
         None => head,
     };
     let (members, nodes) = (members(report), nodes(report));
@@ -44,7 +49,7 @@ fn members(report: &Report) -> Table {
     for member in &report.members {
         table.row(vec![
             member.name.clone(),
-            member.role.clone(),
+            if member.auto { "auto".to_owned() } else { member.role.clone() },
             state(member).to_owned(),
             tier(member, report).to_owned(),
             member.applied_position.map_or_else(dash, |position| position.to_string()),
@@ -55,6 +60,23 @@ fn members(report: &Report) -> Table {
         ]);
     }
     table
+}
+
+/// What the leader chooses voters by, in a line or two.
+fn selecting(selection: &SelectionStatus) -> String {
+    let SelectionStatus { wanted, voters, state, last_change, candidates } = selection;
+    let scores = candidates.iter().map(|rated| format!("{} {:.1}", rated.name, rated.score));
+    let scores = scores.collect::<Vec<_>>().join(", ");
+    let line = format!("selection {voters} of {wanted} voters: {state}; scores {scores}");
+    let Some(SelectionChange { kind, promoted, demoted, reason, at_ms }) = last_change else {
+        return line;
+    };
+    let who = match (promoted, demoted) {
+        (Some(into), Some(out)) => format!("{out} by {into}"),
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (None, None) => String::new(),
+    };
+    format!("{line}\nlast change {kind} {who}, {}: {reason}", date(*at_ms))
 }
 
 fn state(member: &MemberReport) -> &'static str {
@@ -71,6 +93,7 @@ fn tier(member: &MemberReport, report: &Report) -> &'static str {
         (true, _) => "leader",
         (false, true) => "voter",
         (false, false) if member.role == "super" => "learner",
+        (false, false) if member.auto => "standby",
         (false, false) => "-",
     }
 }
@@ -81,7 +104,7 @@ fn nodes(report: &Report) -> Table {
     let names = figures.into_iter().chain(bytes).map(|name| (name, Align::Right));
     let columns: Vec<_> = [("node", Align::Left)].into_iter().chain(names).collect();
     let mut table = Table::new(&columns);
-    for member in report.members.iter().filter(|member| member.role == "node") {
+    for member in report.members.iter().filter(|member| member.role == "node" || member.auto) {
         let hits = member.hits;
         let count = |of: Option<u64>| of.map_or_else(dash, |count| count.to_string());
         let size = |of: Option<u64>| of.map_or_else(dash, format_size);
@@ -157,6 +180,7 @@ fn dash() -> String {
 mod tests {
     use super::super::report::tests::sample;
     use super::*;
+    use crate::admin::CandidateStatus;
 
     const EXPECTED: &str = "\
 cluster c, leader super-1, term 2, applied position 42
@@ -179,6 +203,39 @@ to clients 1000 B, from origins 125 B, offload 87.50 %; cached 3 MiB
     #[test]
     fn people_see_tables() {
         assert_eq!(text(&sample(), false), EXPECTED);
+    }
+
+    #[test]
+    fn people_see_how_voters_are_chosen() {
+        let mut report = sample();
+        report.members[0].auto = true;
+        (report.members[1].auto, report.members[1].voter) = (true, true);
+        (report.members[2].auto, report.members[2].score) = (true, Some(41.25));
+        let rated = |name: &str, standing: &str, score| CandidateStatus {
+            name: name.into(),
+            node_id: format!("id-of-{name}"),
+            standing: standing.into(),
+            score,
+        };
+        report.selection = Some(SelectionStatus {
+            wanted: 3,
+            voters: 3,
+            state: "settled".into(),
+            last_change: Some(SelectionChange {
+                kind: "replace".into(),
+                promoted: Some("super-1".into()),
+                demoted: Some("node-2".into()),
+                reason: "a voter was lost".into(),
+                at_ms: 1_700_000_000_000,
+            }),
+            candidates: vec![rated("super-1", "voter", 52.0), rated("node-2", "standby", 41.25)],
+        });
+        let shown = text(&report, false);
+        let selection = "selection 3 of 3 voters: settled; scores super-1 52.0, node-2 41.2\n\
+             last change replace node-2 by super-1, Tue, 14 Nov 2023 22:13:20 GMT: a voter was lost";
+        assert!(shown.contains(selection), "{shown}");
+        assert!(shown.contains("super-1  auto  up      leader"), "{shown}");
+        assert!(shown.contains("node-2   auto  up      standby"), "{shown}");
     }
 
     #[test]

@@ -193,7 +193,7 @@ impl HomeNode {
     pub(super) fn shadow(&self, (key, id): (ObjectKey, LeaseId), node: NodeId, ended: bool) {
         self.leases(|now_ms, home| match ended {
             true => home.end(&key, id, node),
-            false => home.shadow(now_ms, key, id, node),
+            false => home.shadow(now_ms, key, (id, None), node),
         });
     }
 

@@ -29,13 +29,16 @@ use tonic::{Response, Status};
 
 pub(super) use home_node::HomeNode;
 pub use service::HomeService;
+#[cfg(test)]
+pub(super) use service::holdings;
 
 use super::announce::Change;
 use super::homes::Avoided;
 use super::leases::HeldLeases;
 use super::session::Shared;
+use super::types::Lease;
 use crate::home::Ask;
-use crate::membership::{Member, Role, placement};
+use crate::membership::{Member, placement};
 use crate::rpc::{MESSAGE_BYTES_MAX, with_deadline};
 
 /// Deadline of a request to a home node, in milliseconds.
@@ -69,7 +72,7 @@ impl HomeNodes {
     fn ranked(&self, key: &ObjectKey) -> Vec<Option<Member>> {
         let view = self.shared.view.borrow().clone();
         let me = self.local.me;
-        let others = view.members.iter().filter(|m| m.role == Role::Node && m.up && m.id != me);
+        let others = view.nodes_up().filter(|m| m.id != me);
         let ids = others.map(|member| member.id).chain([me]);
         let ranked = self.avoided.last(placement::rank(key, ids));
         ranked.into_iter().map(|id| view.member(id).filter(|_| id != me).cloned()).collect()
@@ -115,9 +118,9 @@ impl HomeNodes {
     }
 
     /// A lease was given: the second home node hears of it, and both are kept told.
-    pub(super) async fn hold(&self, key: ObjectKey, lease: LeaseId) {
+    pub(super) async fn hold(&self, key: ObjectKey, lease: Lease) {
         self.held.insert(key, lease);
-        self.tell_lease(key, lease, false).await;
+        self.tell_lease(key, lease.id, false).await;
     }
 
     /// The key's two first home nodes hear that a lease stands, or has ended.
@@ -129,6 +132,8 @@ impl HomeNodes {
             node_id: me.0,
             lease_ms: FILL_LEASE_MS,
             ended,
+            // Home nodes know no fences of the tier's: nobody asks them for a newer fill.
+            fence_position: 0,
         };
         let told = self.ranked(&key).into_iter().take(2).map(|home| async {
             let Some(home) = home else {
@@ -220,7 +225,7 @@ impl HomeNodes {
         loop {
             tokio::time::sleep(Duration::from_millis(u64::from(FILL_RENEW_MS))).await;
             for (key, lease) in self.held.list() {
-                self.tell_lease(key, lease, false).await;
+                self.tell_lease(key, lease.id, false).await;
             }
             self.local.sweep();
         }

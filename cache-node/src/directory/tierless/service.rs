@@ -81,7 +81,7 @@ impl v1::home_server::Home for HomeService {
 type Whats = Vec<((ObjectKey, ObjectId), bool)>;
 
 /// PURE. What a node says that it holds: all of an object, or nothing of it.
-pub(super) fn holdings(request: &v1::TellRequest) -> Result<Whats, WireError> {
+pub(in crate::directory) fn holdings(request: &v1::TellRequest) -> Result<Whats, WireError> {
     let count = request.holdings.len();
     if count > ANNOUNCE_CHANGES_MAX {
         let most = format!("at most {ANNOUNCE_CHANGES_MAX}");

@@ -2,9 +2,10 @@
 
 use std::sync::{Mutex, RwLock};
 
+use super::super::fences::FenceTable;
 use super::*;
 use crate::clock;
-use crate::membership::ClusterView;
+use crate::membership::{ClusterView, Role};
 use crate::metrics::{DirectoryMetrics, Metrics};
 use crate::rpc::Channels;
 use crate::tls::Security;
@@ -31,6 +32,7 @@ fn member(id: NodeId) -> Member {
         version: String::new(),
         up: true,
         voter: false,
+        auto: false,
     }
 }
 
@@ -40,7 +42,8 @@ fn home(here: Option<ObjectId>) -> HomeNode {
     let view = ClusterView { members, ..ClusterView::default() };
     let shared = Shared {
         view: watch::channel(view).0,
-        fences: RwLock::default(),
+        fences: RwLock::new(FenceTable::after_pass(0)),
+        fenced: watch::Sender::new(0),
         lease_until: Mutex::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
@@ -51,7 +54,7 @@ fn home(here: Option<ObjectId>) -> HomeNode {
 }
 
 fn ask(node: NodeId) -> Ask {
-    Ask { key: KEY, node, stale: None, suspect: None, failed: Vec::new() }
+    Ask { key: KEY, node, stale: None, suspect: None, failed: Vec::new(), since: 0 }
 }
 
 async fn answer(home: &HomeNode, ask: Ask) -> Answer {
@@ -123,7 +126,8 @@ fn the_home_is_the_first_in_rank_and_this_node_is_one_too() {
     let members = [ME, A, B].map(member).to_vec().into();
     let shared = Shared {
         view: watch::channel(ClusterView { members, ..ClusterView::default() }).0,
-        fences: RwLock::default(),
+        fences: RwLock::new(FenceTable::after_pass(0)),
+        fenced: watch::Sender::new(0),
         lease_until: Mutex::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
@@ -150,10 +154,10 @@ fn the_home_is_the_first_in_rank_and_this_node_is_one_too() {
 fn holdings_are_read_within_their_limits() {
     let holding = |gone| v1::Holding { key: KEY.to_wire(), object_id: OBJECT.to_wire(), gone };
     let request = |holdings| v1::TellRequest { node_id: 2, holdings };
-    let read = service::holdings(&request(vec![holding(false), holding(true)]));
+    let read = holdings(&request(vec![holding(false), holding(true)]));
     assert_eq!(read, Ok(vec![((KEY, OBJECT), true), ((KEY, OBJECT), false)]));
     let short = v1::Holding { key: vec![1; 31].into(), ..holding(false) };
-    assert_eq!(service::holdings(&request(vec![short])).unwrap_err().field, "key");
+    assert_eq!(holdings(&request(vec![short])).unwrap_err().field, "key");
     let many = vec![holding(true); ANNOUNCE_CHANGES_MAX + 1];
-    assert_eq!(service::holdings(&request(many)).unwrap_err().field, "holdings");
+    assert_eq!(holdings(&request(many)).unwrap_err().field, "holdings");
 }

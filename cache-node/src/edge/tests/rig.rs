@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use shoal_proto::{ObjectHead, ObjectKey};
+use shoal_proto::{Labels, ObjectHead, ObjectKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -91,6 +91,7 @@ impl ReadPath for Arc<Direct> {
             chunk_size: 1,
             freshness: freshness(&response.headers, times),
             fence_position: 0,
+            labels: Labels::default(),
         });
         let (this, filled) = (Arc::clone(self), Arc::clone(&head));
         let mut body = response.body;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_proto::manifest::chunk_count;
-use shoal_proto::{ChunkHash, Freshness, Header, ObjectHead, ObjectKey};
+use shoal_proto::{ChunkHash, Freshness, Header, Labels, ObjectHead, ObjectKey, Refresh};
 
 use super::*;
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ fn head(number: u64, length: Option<usize>) -> ObjectHead {
         chunk_size: CHUNK as u32,
         freshness: Freshness { lifetime_ms: 60_000, ..Freshness::default() },
         fence_position: 3,
+        labels: Labels::default(),
     }
 }
 

@@ -82,7 +82,8 @@ async fn a_refresh_keeps_the_object() {
         let store = open(dir.path(), 64 * MIB, memory_bytes).await;
         let old = put(&store, 1, CHUNK + 9).await;
         let fresher = Freshness { lifetime_ms: 7, ..Freshness::default() };
-        let manifest = old.manifest().refreshed(Vec::new(), fresher, 9);
+        let refresh = Refresh { freshness: fresher, fence_position: 9, ..Refresh::default() };
+        let manifest = old.manifest().refreshed(refresh);
         let new = store.refresh(manifest.clone()).await.unwrap();
         assert_eq!(new.object_id(), old.object_id());
         assert_ne!(new.manifest_id(), old.manifest_id());
@@ -124,7 +125,7 @@ async fn a_lookup_never_takes_one_manifest_for_another() {
     let shared = &store.shared;
     let old = put(&store, 1, 100).await;
     let before = shared.find(&key(1)).unwrap();
-    let manifest = old.manifest().refreshed(Vec::new(), Freshness::default(), 9);
+    let manifest = old.manifest().refreshed(Refresh { fence_position: 9, ..Refresh::default() });
     let new = store.refresh(manifest).await.unwrap();
     assert!(shared.load(&key(1), &before).unwrap().is_none(), "look again");
     assert_eq!(store.get(&key(1)).await.unwrap().manifest_id(), new.manifest_id());

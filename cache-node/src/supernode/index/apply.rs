@@ -7,18 +7,20 @@ use prost::Message;
 use rocksdb::{DB, WriteBatch};
 use shoal_proto::id::HASH_BYTES;
 use shoal_proto::limits::{
-    ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, NAME_BYTES_MAX, OBJECT_BYTES_MAX,
+    ANNOUNCE_CHANGES_MAX, BITMAP_BYTES_MAX, CHUNKS_MAX, LABELS_MAX, NAME_BYTES_MAX,
+    OBJECT_BYTES_MAX,
 };
 use shoal_proto::wire::v1::{self, command::Command};
 use shoal_proto::{ManifestId, NodeId, ObjectId, ObjectKey, ObjectRef, wire};
 
-use super::fences::{FenceTable, read_matcher};
+use super::fences::{FenceTable, subject};
 use super::members::{Changed, Members};
 use super::slot_list::Slot;
 use super::slots::Slots;
 use super::staging::Staging;
-use super::tables::{FENCES, Fenced, MEMBERS, member_key, retired_key, slot_key};
+use super::tables::{FENCES, FenceEntry, MEMBERS, member_key, retired_key, slot_key};
 use super::{IndexError, Tables};
+use crate::fences::{Fenced, Matcher};
 
 /// Most heads that one command clears.
 pub(in crate::supernode) const CLEAR_HEADS_MAX: usize = 1_024;
@@ -30,16 +32,28 @@ const DONE: v1::CommandReply = v1::CommandReply { refused: false, created: false
 pub(super) struct Group<'a> {
     tables: Tables,
     staging: Staging<'a>,
+    #[cfg(test)]
+    faulty: bool,
 }
 
 impl<'a> Group<'a> {
     pub(super) fn new(tables: Tables, db: &'a DB, batch: &'a mut WriteBatch) -> Self {
-        Self { tables, staging: Staging::new(db, batch) }
+        Self {
+            tables,
+            staging: Staging::new(db, batch),
+            #[cfg(test)]
+            faulty: false,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn be_faulty(&mut self, faulty: bool) {
+        self.faulty = faulty;
     }
 
     /// The tables as the group leaves them; all its writes are in the batch.
     pub(super) fn finish(self) -> Result<Tables, IndexError> {
-        self.staging.finish()?;
+        self.staging.finish(&self.tables.digests.record())?;
         Ok(self.tables)
     }
 
@@ -49,7 +63,12 @@ impl<'a> Group<'a> {
         position: u64,
         commands: &v1::CommandBatch,
     ) -> Result<Vec<v1::CommandReply>, IndexError> {
-        commands.commands.iter().map(|command| self.command(position, command)).collect()
+        self.staging.digest_into(self.tables.digests.begin(position));
+        let commands = commands.commands.iter();
+        let replies = commands.map(|command| self.command(position, command)).collect();
+        let digest = self.staging.digest_into(blake3::Hasher::new());
+        Arc::make_mut(&mut self.tables.digests).end(position, &digest);
+        replies
     }
 
     fn command(
@@ -67,12 +86,18 @@ impl<'a> Group<'a> {
             Some(Command::PutHead(head)) => self.put_head(head),
             Some(Command::Holders(holders)) => self.holders(holders),
             Some(Command::Fence(matcher)) => self.fence(position, matcher),
+            Some(Command::HeadsChecked(upto)) => {
+                let changed = self.fences().heads_checked(upto.position.min(position));
+                self.write_fences(changed)
+            }
             Some(Command::Retire(gone)) => {
                 let changed = self.members().retire(position, &gone.node_ids);
                 self.member_changed(position, &changed)?;
                 Ok(DONE)
             }
             Some(Command::Clear(clear)) => self.clear(position, clear),
+            // Begun when the position is written.
+            Some(Command::Audit(_)) => Ok(DONE),
             None => Ok(REFUSED),
         }
     }
@@ -141,57 +166,41 @@ impl<'a> Group<'a> {
 
     fn put_head(&mut self, head: &v1::IndexHead) -> Result<v1::CommandReply, IndexError> {
         let Some((key, object)) = read_head(head) else { return Ok(REFUSED) };
-        let fenced = self.tables.fences.refuses(&key, &head.site, head.fence_position);
+        let fenced = self.tables.fences.refuses(&subject(&key, head));
         let publisher = self.tables.slots.of(NodeId(head.publisher_node_id));
         let Some(slot) = publisher.filter(|_| !fenced) else { return Ok(REFUSED) };
         self.staging.put_head(key, head.clone())?;
-        self.complete(slot, [object].into_iter())?;
+        self.set_complete(slot, true, &object.0)?;
         Ok(DONE)
     }
 
     fn holders(&mut self, holders: &v1::NodeHolders) -> Result<v1::CommandReply, IndexError> {
+        #[cfg(test)]
+        if self.faulty {
+            return Ok(DONE);
+        }
         let slot = self.tables.slots.of(NodeId(holders.node_id));
         let (Some(slot), Some(changes)) = (slot, Changes::read(holders)) else {
             return Ok(REFUSED);
         };
         let Changes { complete, partial, gone } = changes;
-        self.complete(slot, complete)?;
+        self.set_complete(slot, true, complete)?;
         if !partial.is_empty() && self.slots().has_partials_now(slot) {
             self.write_slot(slot)?;
         }
         for (object, bitmap) in partial {
-            self.staging.set_complete(slot, false, [object].into_iter());
+            self.staging.set_complete(slot, false, &object.0);
             self.staging.set_partial(object, slot, Some(bitmap))?;
         }
-        self.gone(slot, gone)?;
+        self.set_complete(slot, false, gone)?;
         Ok(DONE)
     }
 
-    fn complete(
-        &mut self,
-        slot: Slot,
-        objects: impl ExactSizeIterator<Item = ObjectRef> + Clone,
-    ) -> Result<(), IndexError> {
-        self.staging.set_complete(slot, true, objects.clone());
-        self.drop_partial(slot, objects)
-    }
-
-    fn gone(
-        &mut self,
-        slot: Slot,
-        objects: impl ExactSizeIterator<Item = ObjectRef> + Clone,
-    ) -> Result<(), IndexError> {
-        self.staging.set_complete(slot, false, objects.clone());
-        self.drop_partial(slot, objects)
-    }
-
-    fn drop_partial(
-        &mut self,
-        slot: Slot,
-        objects: impl Iterator<Item = ObjectRef>,
-    ) -> Result<(), IndexError> {
+    /// Whether a slot has all of some objects or nothing: what it had in part is forgotten.
+    fn set_complete(&mut self, slot: Slot, holds: bool, packed: &[u8]) -> Result<(), IndexError> {
+        self.staging.set_complete(slot, holds, packed);
         if self.tables.slots.has_partials(slot) {
-            for object in objects {
+            for object in ObjectRef::list(packed).into_iter().flatten() {
                 self.staging.set_partial(object, slot, None)?;
             }
         }
@@ -203,11 +212,16 @@ impl<'a> Group<'a> {
         position: u64,
         matcher: &v1::FenceMatcher,
     ) -> Result<v1::CommandReply, IndexError> {
-        let Some(fenced) = read_matcher(matcher) else { return Ok(REFUSED) };
-        if let Fenced::Key(key) = &fenced {
+        let Ok(fenced) = Fenced::try_from(matcher) else { return Ok(REFUSED) };
+        if let Fenced { matcher: Matcher::Key(key), soft: false } = &fenced {
             self.staging.drop_head(*key)?;
         }
-        for changed in self.fences().add(position, fenced) {
+        let changed = self.fences().add(position, fenced);
+        self.write_fences(changed)
+    }
+
+    fn write_fences(&mut self, changed: Vec<FenceEntry>) -> Result<v1::CommandReply, IndexError> {
+        for changed in changed {
             let entry = self.tables.fences.entry(&changed).map(u64::to_be_bytes);
             let entry = entry.as_ref().map(<[u8; 8]>::as_slice);
             self.staging.write(FENCES, &changed.encode(), entry)?;
@@ -233,7 +247,7 @@ impl<'a> Group<'a> {
         for (void, complete, partial) in holdings {
             if let Some(slot) = self.void_slot(void) {
                 self.staging.set_complete(slot, false, complete);
-                for object in partial {
+                for object in ObjectRef::list(partial).into_iter().flatten() {
                     self.staging.set_partial(object, slot, None)?;
                 }
             }
@@ -258,7 +272,7 @@ impl<'a> Group<'a> {
         let mut doubtful = Vec::new();
         for key in keys.iter().map(|key| ObjectKey::new(*key)) {
             let Some(head) = self.staging.head(&key)? else { continue };
-            if self.tables.fences.covers(&key, &head.site, head.fence_position) {
+            if self.tables.fences.outdates(&subject(&key, &head)) {
                 self.staging.drop_head(key)?;
             } else if let Some((_, object)) = read_head(&head) {
                 doubtful.push((key, object));
@@ -278,49 +292,48 @@ impl<'a> Group<'a> {
 pub(super) fn read_head(head: &v1::IndexHead) -> Option<(ObjectKey, ObjectRef)> {
     let fits = head.chunk_count <= CHUNKS_MAX
         && head.length <= OBJECT_BYTES_MAX
-        && head.site.len() <= NAME_BYTES_MAX;
+        && head.site.len() <= NAME_BYTES_MAX
+        && head.labels.as_ref().is_none_or(|labels| labels.hashes.len() <= LABELS_MAX);
     wire::id_from::<ManifestId>("manifest_id", &head.manifest_id).ok()?;
     let key = wire::id_from("key", &head.key).ok()?;
     let object = wire::id_from::<ObjectId>("object_id", &head.object_id).ok()?;
     fits.then_some((key, ObjectRef::from(&object)))
 }
 
-/// One node's changes, within the limits.
-struct Changes<'a, R> {
-    complete: R,
+/// One node's changes, within the limits; references packed and checked.
+struct Changes<'a> {
+    complete: &'a [u8],
     partial: Vec<(ObjectRef, &'a [u8])>,
-    gone: R,
+    gone: &'a [u8],
 }
 
-impl<'a> Changes<'a, ()> {
-    fn read(
-        holders: &'a v1::NodeHolders,
-    ) -> Option<Changes<'a, impl ExactSizeIterator<Item = ObjectRef> + Clone + 'a>> {
+impl<'a> Changes<'a> {
+    fn read(holders: &'a v1::NodeHolders) -> Option<Self> {
         let v1::NodeHolders { node_id: _, complete, gone, partial } = holders;
-        let (complete, gone) = (ObjectRef::list(complete)?, ObjectRef::list(gone)?);
-        let count = complete.len() + gone.len() + partial.len();
+        let count = count(complete)? + count(gone)? + partial.len();
         let holding = |partial: &'a v1::PartialHolding| {
             let object = ObjectRef::read(&partial.object_ref)?;
             let fits = (1..=BITMAP_BYTES_MAX).contains(&partial.chunks.len());
             fits.then_some((object, &partial.chunks[..]))
         };
         let partial = partial.iter().map(holding).collect::<Option<_>>()?;
-        (count <= ANNOUNCE_CHANGES_MAX).then_some(Changes { complete, partial, gone })
+        (count <= ANNOUNCE_CHANGES_MAX).then_some(Self { complete, partial, gone })
     }
 }
 
-type Cleared<R> = (v1::VoidSlot, R, R);
+fn count(packed: &[u8]) -> Option<usize> {
+    ObjectRef::list(packed).map(|objects| objects.len())
+}
 
-fn read_holdings<'a>(
-    holdings: &'a [v1::VoidHoldings],
-) -> Option<Vec<Cleared<impl ExactSizeIterator<Item = ObjectRef> + use<'a>>>> {
-    let mut count = 0;
-    let mut read = |holdings: &'a v1::VoidHoldings| {
-        let v1::VoidHoldings { slot, complete, partial } = holdings;
-        let (complete, partial) = (ObjectRef::list(complete)?, ObjectRef::list(partial)?);
-        count += complete.len() + partial.len();
-        Some(((*slot)?, complete, partial))
-    };
-    let all = holdings.iter().map(&mut read).collect::<Option<Vec<_>>>()?;
-    (count <= ANNOUNCE_CHANGES_MAX).then_some(all)
+/// What a void slot is to lose: complete and partial holdings, packed and checked.
+type Lost<'a> = (v1::VoidSlot, &'a [u8], &'a [u8]);
+
+fn read_holdings(holdings: &[v1::VoidHoldings]) -> Option<Vec<Lost<'_>>> {
+    let mut total = 0;
+    let mut all = Vec::with_capacity(holdings.len());
+    for v1::VoidHoldings { slot, complete, partial } in holdings {
+        total += count(complete)? + count(partial)?;
+        all.push(((*slot)?, &complete[..], &partial[..]));
+    }
+    (total <= ANNOUNCE_CHANGES_MAX).then_some(all)
 }

@@ -8,6 +8,8 @@
 //! leases.
 
 mod apply;
+mod audit;
+mod digest;
 mod fences;
 mod members;
 mod slot_list;
@@ -29,13 +31,18 @@ use shoal_proto::{NodeId, ObjectId, ObjectKey, ObjectRef};
 use tokio::sync::watch;
 
 use self::apply::Group;
+use self::audit::Audits;
+use self::digest::Digests;
 use self::fences::FenceTable;
 use self::members::Members;
 use self::slots::Slots;
-use self::tables::Fenced;
+use self::tables::FenceEntry;
+use crate::fences::Verdict;
 use crate::membership::Member;
 
 pub(super) use self::apply::CLEAR_HEADS_MAX;
+pub use self::audit::{AuditState, Audited, ends_group};
+pub use self::digest::{DIGEST_VERSION, Digest, DigestAt};
 pub use self::members::Record;
 pub use self::slot_list::Slot;
 pub use self::slots::VoidSlot;
@@ -96,6 +103,7 @@ struct Tables {
     members: Arc<Members>,
     slots: Arc<Slots>,
     fences: Arc<FenceTable>,
+    digests: Arc<Digests>,
 }
 
 /// What readers see: always of one state.
@@ -108,8 +116,17 @@ struct Live {
 /// The replicated state, over RocksDB.
 pub struct Index {
     live: RwLock<Live>,
-    pending: Mutex<Option<Tables>>,
+    pending: Mutex<Option<Pending>>,
     changes: watch::Sender<Changes>,
+    audits: Audits,
+    #[cfg(test)]
+    faulty: std::sync::atomic::AtomicBool,
+}
+
+/// What was applied and is not yet written.
+struct Pending {
+    tables: Tables,
+    audits: Vec<u64>,
 }
 
 impl std::fmt::Debug for Index {
@@ -128,7 +145,14 @@ impl Index {
         let list = tables.members.list();
         let (changes, _) = watch::channel(changes_of(&tables));
         let live = RwLock::new(Live { db, tables, list });
-        Ok(Self { live, pending: Mutex::default(), changes })
+        Ok(Self {
+            live,
+            pending: Mutex::default(),
+            changes,
+            audits: Audits::default(),
+            #[cfg(test)]
+            faulty: false.into(),
+        })
     }
 
     /// Applies positions in order: stages their writes in `batch` and says what each command came
@@ -145,20 +169,29 @@ impl Index {
     ) -> Result<Vec<Vec<v1::CommandReply>>, IndexError> {
         let (db, tables) = self.read(|live| (Arc::clone(&live.db), live.tables.clone()));
         let mut applying = Group::new(tables, &db, batch);
+        #[cfg(test)]
+        applying.be_faulty(self.faulty.load(std::sync::atomic::Ordering::Relaxed));
         let replies = group
             .iter()
             .map(|(position, commands)| applying.position(*position, commands))
             .collect::<Result<_, _>>()?;
         let tables = applying.finish()?;
-        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(tables);
+        // Of a group that does not end with it, an audit would see too much.
+        let audits = group.last().map(|(_, batch)| audit::audits(batch).collect());
+        let pending = Pending { tables, audits: audits.unwrap_or_default() };
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
         Ok(replies)
     }
 
     /// The last applied group's batch is written: readers see it from here on.
     pub fn committed(&self) {
         let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(tables) = pending {
+        if let Some(Pending { tables, audits }) = pending {
+            let running = tables.digests.last();
             self.publish(tables, None);
+            for id in audits {
+                self.audits.begin(id, self.db(), running);
+            }
         }
     }
 
@@ -198,14 +231,19 @@ impl Index {
         read(&self.live.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The key's current object; `None` when there is none or a purge covers it. Reads the disk.
+    /// The key's current object; `None` when there is none or a hard purge covers it. Under a soft
+    /// one it is fresh until the beginning of time. Reads the disk.
     ///
     /// # Errors
     /// When RocksDB fails or the record cannot be read.
     pub fn head(&self, key: &ObjectKey) -> Result<Option<v1::IndexHead>, IndexError> {
         let (db, fences) = self.read(|live| (live.db.clone(), live.tables.fences.clone()));
         let head = storage::read_head(&db, key)?;
-        Ok(head.filter(|head| !fences.covers(key, &head.site, head.fence_position)))
+        Ok(head.and_then(|head| match fences.verdict(&fences::subject(key, &head)) {
+            Verdict::Clear => Some(head),
+            Verdict::Stale => Some(v1::IndexHead { fresh_until_ms: 0, ..head }),
+            Verdict::Gone => None,
+        }))
     }
 
     /// Who has what of an object, in the order of node ids, whether they are up or not. Reads the
@@ -271,6 +309,27 @@ impl Index {
         self.read(|live| live.tables.members.retired_at(id).is_some())
     }
 
+    /// The running digest as of the last position that had commands.
+    pub fn digest(&self) -> DigestAt {
+        self.read(|live| live.tables.digests.last())
+    }
+
+    /// Running digests as of some positions, oldest first.
+    pub fn digests(&self) -> Vec<DigestAt> {
+        self.read(|live| live.tables.digests.all())
+    }
+
+    /// From here on, this replica does not do what announcements say.
+    #[cfg(test)]
+    pub(super) fn be_faulty(&self) {
+        self.faulty.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// How an audit stands; `None` when this replica has not come to it, or has forgotten it.
+    pub fn audit(&self, id: u64) -> Option<AuditState> {
+        self.audits.get(id)
+    }
+
     /// Fences that came after `position`, oldest first; one without a matcher stands for those that
     /// are no longer kept.
     pub fn fences_after(&self, position: u64) -> Vec<v1::Fence> {
@@ -326,9 +385,15 @@ fn load(db: &DB) -> Result<Tables, IndexError> {
         let (key, value) = entry?;
         let corrupt = || IndexError::Corrupt { family: tables::FENCES };
         let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
-        let fenced = Fenced::decode(&key).ok_or_else(corrupt)?;
+        let fenced = FenceEntry::decode(&key).ok_or_else(corrupt)?;
         fences.restore(u64::from_be_bytes(position), fenced);
     }
-    let (members, slots) = (Arc::new(members), Arc::new(slots));
-    Ok(Tables { members, slots, fences: Arc::new(fences) })
+    let (members, slots, fences) = (Arc::new(members), Arc::new(slots), Arc::new(fences));
+    Ok(Tables { members, slots, fences, digests: Arc::new(load_digests(db)?) })
+}
+
+fn load_digests(db: &DB) -> Result<Digests, IndexError> {
+    let found = db.get_pinned_cf(storage::family(db, tables::DIGEST)?, tables::RUNNING)?;
+    let corrupt = || IndexError::Corrupt { family: tables::DIGEST };
+    found.map_or_else(|| Ok(Digests::default()), |v| Digests::restore(&v).ok_or_else(corrupt))
 }

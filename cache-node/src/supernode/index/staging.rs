@@ -14,7 +14,17 @@ use shoal_proto::{ObjectKey, ObjectRef};
 use super::IndexError;
 use super::slot_list::{self, Slot};
 use super::storage::{self, family};
-use super::tables::{self, HEADS, HOLDERS, PARTIAL, PartialKey};
+use super::tables::{self, DIGEST, HEADS, HOLDERS, PARTIAL, PartialKey, RUNNING};
+
+/// What a staged write does, in digests.
+const PUT: u8 = 1;
+const DELETE: u8 = 2;
+const HOLDS: u8 = 3;
+const LACKS: u8 = 4;
+
+fn length(bytes: &[u8]) -> [u8; 8] {
+    (bytes.len() as u64).to_be_bytes()
+}
 
 /// A staged change of one object's list of holders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,12 +42,27 @@ pub(super) struct Staging<'a> {
     heads: BTreeMap<ObjectKey, Option<v1::IndexHead>>,
     partials: BTreeMap<PartialKey, bool>,
     changes: Vec<Change>,
+    /// Takes in everything that the position at hand stages.
+    digest: blake3::Hasher,
 }
 
 impl<'a> Staging<'a> {
     pub(super) fn new(db: &'a DB, batch: &'a mut WriteBatch) -> Self {
         let (heads, partials) = (BTreeMap::new(), BTreeMap::new());
-        Self { db, batch, heads, partials, changes: Vec::new() }
+        let digest = blake3::Hasher::new();
+        Self { db, batch, heads, partials, changes: Vec::new(), digest }
+    }
+
+    /// From here on, what is staged goes into `digest`; what was before is returned.
+    pub(super) fn digest_into(&mut self, digest: blake3::Hasher) -> blake3::Hasher {
+        std::mem::replace(&mut self.digest, digest)
+    }
+
+    fn digest(&mut self, what: u8, name: &str, parts: [&[u8]; 2]) {
+        self.digest.update(&[what]).update(&length(name.as_bytes())).update(name.as_bytes());
+        for part in parts {
+            self.digest.update(&length(part)).update(part);
+        }
     }
 
     /// Stages a write that the group itself does not read back.
@@ -52,6 +77,8 @@ impl<'a> Staging<'a> {
             Some(value) => self.batch.put_cf(family, key, value),
             None => self.batch.delete_cf(family, key),
         }
+        let what = if value.is_some() { PUT } else { DELETE };
+        self.digest(what, name, [key, value.unwrap_or_default()]);
         Ok(())
     }
 
@@ -78,15 +105,12 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
-    /// Says of a slot that it has all of some objects, or has it no longer.
-    pub(super) fn set_complete(
-        &mut self,
-        slot: Slot,
-        holds: bool,
-        objects: impl ExactSizeIterator<Item = ObjectRef>,
-    ) {
-        self.changes.reserve(objects.len());
-        for object in objects {
+    /// Says of a slot that it has all of some objects, or has it no longer. They are packed
+    /// references, which were checked.
+    pub(super) fn set_complete(&mut self, slot: Slot, holds: bool, packed: &[u8]) {
+        let what = if holds { HOLDS } else { LACKS };
+        self.digest(what, HOLDERS, [&slot.to_be_bytes(), packed]);
+        for object in ObjectRef::list(packed).into_iter().flatten() {
             let sequence = self.changes.len();
             self.changes.push(Change { object, sequence, slot, holds });
         }
@@ -151,8 +175,9 @@ impl<'a> Staging<'a> {
         Ok(false)
     }
 
-    /// Puts what was gathered into the batch.
-    pub(super) fn finish(mut self) -> Result<(), IndexError> {
+    /// Puts what was gathered into the batch, and the digest that came of all.
+    pub(super) fn finish(mut self, digest: &[u8]) -> Result<(), IndexError> {
+        self.batch.put_cf(family(self.db, DIGEST)?, RUNNING, digest);
         let holders = family(self.db, HOLDERS)?;
         self.changes.sort_unstable();
         let mut operand = Vec::new();

@@ -7,6 +7,7 @@ use rocksdb::{Direction, IteratorMode, ReadOptions};
 use shoal_proto::ObjectKey;
 
 use super::apply::read_head;
+use super::fences::subject;
 use super::slot_list::{self, Slot};
 use super::slots::VoidSlot;
 use super::storage::{self, family};
@@ -83,13 +84,19 @@ impl Index {
             let head = storage::decode_head(value)?;
             let corrupt = || IndexError::Corrupt { family: HEADS };
             let (key, object) = read_head(&head).ok_or_else(corrupt)?;
-            if tables.fences.covers(&key, &head.site, head.fence_position)
+            if tables.fences.outdates(&subject(&key, &head))
                 || storage::holdings(&db, &tables.slots, object)?.is_empty()
             {
                 found.push(key);
             }
             Ok(())
         })
+    }
+
+    /// Up to where a look through all heads that begins now will have held them against the fences;
+    /// `None` when that is of no use.
+    pub fn checkable(&self) -> Option<u64> {
+        self.read(|live| live.tables.fences.checkable())
     }
 
     fn pick<T: Default>(

@@ -9,6 +9,7 @@
 //! | `holders` | an object reference | the slots of nodes that have all of it, see `slot_list` |
 //! | `partial` | an object reference and a slot | a bitmap; void where `holders` has the slot |
 //! | `fences` | a matcher | the newest position at which it was fenced |
+//! | `digest` | `running` | a position and the digest as of it, see `digest` |
 //!
 //! Numbers are big endian, so that keys sort as they count.
 
@@ -17,14 +18,20 @@ use shoal_proto::{NodeId, ObjectKey, ObjectRef};
 
 use super::slot_list::Slot;
 
+use crate::fences::{Fenced, Matcher};
+
 pub(super) const MEMBERS: &str = "members";
 pub(super) const HEADS: &str = "heads";
 pub(super) const HOLDERS: &str = "holders";
 pub(super) const PARTIAL: &str = "partial";
 pub(super) const FENCES: &str = "fences";
+pub(super) const DIGEST: &str = "digest";
 
 /// The column families that hold the index, all of it and nothing else.
-pub const COLUMN_FAMILIES: [&str; 5] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES];
+pub const COLUMN_FAMILIES: [&str; 6] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES, DIGEST];
+
+/// The only key of `digest`.
+pub(super) const RUNNING: &[u8] = b"running";
 
 const NODE_BYTES: usize = 8;
 const SLOT_BYTES: usize = 2;
@@ -87,37 +94,62 @@ pub(super) fn partial_parts(key: &[u8]) -> Option<(ObjectRef, Slot)> {
     Some((ObjectRef(*object), Slot::from_be_bytes(slot.try_into().ok()?)))
 }
 
-/// What a fence matches, as a key of `fences`.
+/// A key of `fences`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Fenced {
-    Key(ObjectKey),
-    Site(String),
-    /// Not a matcher: the newest fence that is no longer kept.
+pub(super) enum FenceEntry {
+    /// A fence, by what it matches.
+    Fenced(Fenced),
+    /// The newest fence that is no longer kept.
     Floor,
-    /// Not a matcher: the newest site's fence that is no longer kept.
+    /// Heads from before it are not looked at any more: fences that may cover them are not kept.
     HeadsFloor,
+    /// No head is covered by a fence up to here.
+    Checked,
 }
 
-impl Fenced {
+/// Added to a matcher's tag for a soft fence: the capital letter.
+const SOFT: u8 = b'a' - b'A';
+
+impl FenceEntry {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let (tag, rest): (u8, &[u8]) = match self {
-            Self::Key(key) => (b'k', key.as_bytes()),
-            Self::Site(site) => (b's', site.as_bytes()),
-            Self::Floor => (b'f', &[]),
-            Self::HeadsFloor => (b'h', &[]),
+        let own = |tag: u8| vec![tag];
+        let Fenced { matcher, soft } = match self {
+            Self::Fenced(fenced) => fenced,
+            Self::Floor => return own(b'f'),
+            Self::HeadsFloor => return own(b'h'),
+            Self::Checked => return own(b'c'),
         };
-        [&[tag], rest].concat()
+        let label = |label: &u64, site: &String| [&label.to_be_bytes(), site.as_bytes()].concat();
+        let (tag, rest) = match matcher {
+            Matcher::Key(key) => (b'k', key.as_bytes().to_vec()),
+            Matcher::Site(site) => (b's', site.as_bytes().to_vec()),
+            Matcher::Prefix(site, of) => (b'p', label(of, site)),
+            Matcher::Tag(site, of) => (b't', label(of, site)),
+        };
+        [vec![if *soft { tag - SOFT } else { tag }], rest].concat()
     }
 
     pub(super) fn decode(key: &[u8]) -> Option<Self> {
         let (tag, rest) = key.split_first()?;
         match tag {
-            b'k' => ObjectKey::try_from(rest).ok().map(Self::Key),
-            b's' => String::from_utf8(rest.to_vec()).ok().map(Self::Site),
-            b'f' => Some(Self::Floor),
-            b'h' => Some(Self::HeadsFloor),
-            _ => None,
+            b'f' => return Some(Self::Floor),
+            b'h' => return Some(Self::HeadsFloor),
+            b'c' => return Some(Self::Checked),
+            _ => {}
         }
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let label = |bytes: &[u8]| {
+            let (label, site) = bytes.split_first_chunk::<8>()?;
+            Some((text(site)?, u64::from_be_bytes(*label)))
+        };
+        let matcher = match tag.to_ascii_lowercase() {
+            b'k' => Matcher::Key(ObjectKey::try_from(rest).ok()?),
+            b's' => Matcher::Site(text(rest)?),
+            b'p' => label(rest).map(|(site, of)| Matcher::Prefix(site, of))?,
+            b't' => label(rest).map(|(site, of)| Matcher::Tag(site, of))?,
+            _ => return None,
+        };
+        Some(Self::Fenced(Fenced { matcher, soft: tag.is_ascii_uppercase() }))
     }
 }
 
@@ -140,10 +172,22 @@ mod tests {
 
     #[test]
     fn fences_round_trip() {
-        let key = Fenced::Key(ObjectKey::new([1; 32]));
-        for fenced in [key, Fenced::Site("docs".into()), Fenced::Floor, Fenced::HeadsFloor] {
-            assert_eq!(Fenced::decode(&fenced.encode()), Some(fenced));
+        let site = || "docs".to_owned();
+        let matchers = [
+            Matcher::Key(ObjectKey::new([1; 32])),
+            Matcher::Site(site()),
+            Matcher::Prefix(site(), 1),
+            Matcher::Tag(site(), u64::MAX),
+        ];
+        let fences = matchers.into_iter().flat_map(|matcher| {
+            [false, true].map(|soft| FenceEntry::Fenced(Fenced { matcher: matcher.clone(), soft }))
+        });
+        let others = [FenceEntry::Floor, FenceEntry::HeadsFloor, FenceEntry::Checked];
+        for entry in fences.chain(others) {
+            assert_eq!(FenceEntry::decode(&entry.encode()), Some(entry));
         }
-        assert_eq!(Fenced::decode(b"k123"), None);
+        for wrong in [&b"k123"[..], b"", b"x", b"t1234567"] {
+            assert_eq!(FenceEntry::decode(wrong), None);
+        }
     }
 }

@@ -58,6 +58,7 @@ fn head(k: u8, o: u8, fence_position: u64, publisher: u64) -> Command {
         chunk_count: 1,
         fresh_until_ms: 1_000,
         fence_position,
+        labels: None,
         publisher_node_id: publisher,
     })
 }
@@ -101,11 +102,11 @@ fn clearing(index: &Index) -> Vec<Command> {
 }
 
 fn fence_key(k: u8) -> Command {
-    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Key(key(k).to_wire())) })
+    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Key(key(k).to_wire())), soft: false })
 }
 
 fn fence_site(site: &str) -> Command {
-    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())) })
+    Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())), soft: false })
 }
 
 #[test]
@@ -311,6 +312,25 @@ fn a_head_takes_the_same_room_however_large_its_object_is() {
 }
 
 #[test]
+fn the_digest_tells_what_was_applied_apart() {
+    let dirs = [0, 1, 2, 3].map(|_| tempfile::tempdir().unwrap());
+    let digest = |dir: &tempfile::TempDir, commands: Vec<Command>| {
+        let index = open(dir.path());
+        run(&index, &[at(1, [join(5), join(6)])]);
+        run(&index, &[at(2, commands)]);
+        let digest = index.digest();
+        drop(index);
+        assert_eq!(open(dir.path()).digest(), digest, "after a restart");
+        assert_eq!(digest.position, 2);
+        digest.digest
+    };
+    let first = digest(&dirs[0], vec![has(5, [1, 2]), has(6, [3])]);
+    assert_ne!(first, digest(&dirs[1], vec![has(5, [1, 2]), has(5, [3])]));
+    assert_ne!(first, digest(&dirs[2], vec![has(5, [1, 2]), lacks(6, [3])]));
+    assert_eq!(first, digest(&dirs[3], vec![has(5, [1, 2]), has(7, [9]), has(6, [3])]), "refused");
+}
+
+#[test]
 fn the_index_is_the_same_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(dir.path());
@@ -412,6 +432,7 @@ proptest! {
         }
         prop_assert_eq!(one_replies, other_replies);
         prop_assert_eq!(contents(&one), contents(&other));
+        prop_assert_eq!(one.digests(), other.digests());
         let before = (one.records(), one.fences_after(0));
         one.replace(one.db()).unwrap();
         prop_assert_eq!((one.records(), one.fences_after(0)), before);

@@ -9,8 +9,6 @@ use rocksdb::{DBRecoveryMode, Options, WriteOptions};
 
 use crate::files;
 
-/// Most bytes of write-ahead log before memtables are flushed.
-const WAL_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Files of RocksDB's own log that are kept.
 const INFO_LOGS_MAX: usize = 2;
 const INFO_LOG_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -29,7 +27,6 @@ pub(super) fn options(memtable_bytes: usize) -> Options {
     options.set_paranoid_checks(true);
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_track_and_verify_wals_in_manifest(true);
-    options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_write_buffer_size(memtable_bytes);
     options.set_keep_log_file_num(INFO_LOGS_MAX);
     options.set_max_log_file_size(INFO_LOG_BYTES_MAX);

@@ -69,6 +69,41 @@ impl Raft {
         Ok(position)
     }
 
+    /// On the leader: gives a node that the tier has chosen a vote once it has caught up, the one of
+    /// `out` where there is one. Asking again does no harm.
+    ///
+    /// # Errors
+    /// `Redirect` when another leads, or had to be made the leader first; `Denied` when the id is
+    /// another member's; `Retry` when it is not done within `deadline`, or a rule stands against it.
+    pub async fn choose(
+        &self,
+        info: &v1::NodeInfo,
+        out: Option<NodeId>,
+        deadline: Duration,
+    ) -> Result<u64, RpcError> {
+        check_node_info(info)?;
+        self.check_name(info)?;
+        self.learn_address(info);
+        let id = NodeId(info.node_id);
+        let vote = out.map_or(Change::Promote(id), |old| Change::Replace { old, new: id });
+        let chosen = async {
+            self.insist(Change::Add(id), Some(info)).await?;
+            self.insist(vote, None).await
+        };
+        let late = |_| RpcError::new(ErrorKind::Retry, "the chosen node has not caught up yet");
+        tokio::time::timeout(deadline, chosen).await.map_err(late)?
+    }
+
+    /// On the leader: takes a super-node out of the tier.
+    ///
+    /// # Errors
+    /// As [`Raft::choose`].
+    pub async fn dismiss(&self, id: NodeId, deadline: Duration) -> Result<u64, RpcError> {
+        let late = |_| RpcError::new(ErrorKind::Retry, "not taken out of the tier in time");
+        let dismissed = self.insist(Change::Remove(id), None);
+        tokio::time::timeout(deadline, dismissed).await.map_err(late)?
+    }
+
     /// Those under whose name `info` comes, all of them silent for `absence`.
     fn former_selves(
         &self,

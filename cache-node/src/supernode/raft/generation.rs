@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::async_runtime::watch::WatchReceiver;
-use shoal_proto::{ErrorKind, RpcError};
+use shoal_proto::{ErrorKind, NodeId, RpcError};
 use tokio::sync::watch;
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -25,7 +25,9 @@ use crate::files::{self, FileError};
 use crate::tasks::{self, Tasks};
 
 /// The header that carries the caller's generation.
-const HEADER: &str = "shoal-generation";
+const GENERATION_HEADER: &str = "shoal-generation";
+/// The header that carries the id of whom the caller means.
+const TARGET_HEADER: &str = "shoal-target";
 const GENERATION_FILE: &str = "generation";
 const ENDED_FILE: &str = "ended";
 
@@ -78,19 +80,30 @@ impl Generation {
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
 
-    /// The generation that a caller told; 0 when it told none.
-    pub(super) fn of<T>(request: &Request<T>) -> u64 {
-        let told = request.metadata().get(HEADER).and_then(|value| value.to_str().ok());
-        told.and_then(|text| text.parse().ok()).unwrap_or_default()
+/// What every call to another super-node bears: the caller's generation, and whom it means. An address
+/// says little: one that lost its data comes back at the same under another id, and would answer for
+/// its former self, with votes and entries that it never had.
+#[derive(Clone, Debug)]
+pub(super) struct Stamp {
+    pub(super) generation: Generation,
+    pub(super) target: u64,
+}
+
+impl Interceptor for Stamp {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let headers = request.metadata_mut();
+        headers.insert(GENERATION_HEADER, self.generation.get().into());
+        headers.insert(TARGET_HEADER, self.target.into());
+        Ok(request)
     }
 }
 
-impl Interceptor for Generation {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert(HEADER, self.get().into());
-        Ok(request)
-    }
+/// A number in a caller's header; 0 when it bears none.
+fn told<T>(request: &Request<T>, header: &'static str) -> u64 {
+    let text = request.metadata().get(header).and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// What is written down beside the log.
@@ -190,9 +203,20 @@ impl Raft {
         }
     }
 
-    /// The same, of a caller that is known to be a super-node: a later generation is met, without
-    /// waiting for what comes of it.
-    pub(super) fn check_generation(&self, theirs: u64) -> Result<(), RpcError> {
+    /// Checks what a call bears whose caller is known to be a super-node. A later generation is met,
+    /// without waiting for what comes of it.
+    ///
+    /// # Errors
+    /// `Denied` when somebody else is meant, or the caller's data is of a tier that is no more;
+    /// `Retry` when this one's is.
+    pub(super) fn check_stamp<T>(&self, request: &Request<T>) -> Result<(), RpcError> {
+        let target = told(request, TARGET_HEADER);
+        if target != self.inner.me {
+            let (me, target) = (NodeId(self.inner.me), NodeId(target));
+            let message = format!("this is super-node {me}, the caller means {target}");
+            return Err(RpcError::new(ErrorKind::Denied, message));
+        }
+        let theirs = told(request, GENERATION_HEADER);
         if theirs > self.generation() {
             let raft = self.clone();
             self.inner.standing.tasks.spawn_until_stopped("raft-generation", async move {

@@ -176,7 +176,7 @@ impl Raft {
         })
     }
 
-    fn client(&self, id: NodeId) -> Result<RaftClient, RpcError> {
+    pub(super) fn client(&self, id: NodeId) -> Result<RaftClient, RpcError> {
         let Network { book, channels, .. } = &self.inner.network;
         book.client(channels, id.0, self.member(id.0).as_ref())
     }

@@ -1,5 +1,7 @@
-//! The log and the vote, in their own RocksDB under one key space: `e` + index (big-endian) for
-//! entries, `m` + name for the vote, the committed and the purged position and the identity.
+//! The log and the vote, in a RocksDB of their own: entries by index (`e` and eight bytes, big
+//! endian), and in a column family of its own the vote, the committed and the purged position and
+//! the identity. Apart, tables of entries never overlap: they are moved, not merged, as they age,
+//! and purged by removing files.
 //!
 //! Invariants: a write is readable when its call returns, and durable when its callback runs or,
 //! for votes, when its call returns. Entries are contiguous; a record that does not decode or
@@ -17,7 +19,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::TypeConfigExt;
 use prost::Message;
-use rocksdb::{DB, Direction, IteratorMode, ReadOptions, WriteBatch};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, Direction, ErrorKind, IteratorMode, ReadOptions,
+    WriteBatch,
+};
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
@@ -41,10 +46,16 @@ const MEMTABLE_BYTES: usize = 16 * 1024 * 1024;
 /// The note of what is durable, beside the database.
 const NOTE: &str = "note";
 
-const IDENTITY: &[u8] = b"m/identity";
-const VOTE: &[u8] = b"m/vote";
-const COMMITTED: &[u8] = b"m/committed";
-const PURGED: &[u8] = b"m/purged";
+/// Most bytes of write-ahead log: it holds all that its oldest table lacks, however small that is.
+const WAL_BYTES_MAX: u64 = 4 * MEMTABLE_BYTES as u64;
+/// Tables before they are moved to where they can be removed.
+const NEW_TABLES_MAX: i32 = 2;
+
+const META: &str = "meta";
+const IDENTITY: &[u8] = b"identity";
+const VOTE: &[u8] = b"vote";
+const COMMITTED: &[u8] = b"committed";
+const PURGED: &[u8] = b"purged";
 const ENTRIES_END: &[u8] = b"f";
 
 fn key(index: u64) -> [u8; 9] {
@@ -94,13 +105,19 @@ impl LogStore {
         let damaged = |what: String| RaftError::Damaged { path: path.to_owned(), what };
         let note = note_path(path);
         let noted = durable::read(&note).map_err(|error| damaged(error.to_string()))?;
-        let db = DB::open(&disk::options(MEMTABLE_BYTES), path);
-        let db = Arc::new(db.map_err(|error| match disk::is_damage(&error) {
-            true => damaged(error.to_string()),
-            false => error.into(),
+        // The note comes after the database: a log that has one is never made anew.
+        let db = Arc::new(open_db(path, noted.is_none()).map_err(|error| {
+            let gone = error.kind() == ErrorKind::InvalidArgument;
+            match gone || disk::is_damage(&error) {
+                true => damaged(error.to_string()),
+                false => error.into(),
+            }
         })?);
         let reader = LogReader { db: Arc::clone(&db), _alive: alive };
-        let (held, sizes) = reader.check(path, identity, noted)?;
+        let (held, sizes) = reader.check(path, identity, noted).map_err(|error| match error {
+            RaftError::Io(error) => damaged(error.to_string()),
+            error => error,
+        })?;
         let durable = Arc::new(Durable::start(&note, held, sync(db), metrics)?);
         Ok(Self { durable, sizes: Arc::new(sizes), reader })
     }
@@ -154,7 +171,7 @@ impl LogStore {
             // Never committed, or it would be the same: what a snapshot overtook.
             self.durable.cutting(applied.index + 1)?;
             let mut batch = WriteBatch::default();
-            batch.put(PURGED, log_id_to(applied).encode_to_vec());
+            batch.put_cf(self.reader.family()?, PURGED, log_id_to(applied).encode_to_vec());
             batch.delete_range(&key(0)[..], ENTRIES_END);
             self.reader.db.write_opt(batch, &disk::synced())?;
         }
@@ -167,11 +184,11 @@ impl LogStore {
     /// # Errors
     /// When the disk fails.
     pub(super) fn begin_after(&self, at: LogId, vote: v1::Vote) -> Result<(), RaftError> {
-        let mut batch = WriteBatch::default();
+        let (mut batch, meta) = (WriteBatch::default(), self.reader.family()?);
         for name in [PURGED, COMMITTED] {
-            batch.put(name, log_id_to(at).encode_to_vec());
+            batch.put_cf(meta, name, log_id_to(at).encode_to_vec());
         }
-        batch.put(VOTE, vote.encode_to_vec());
+        batch.put_cf(meta, VOTE, vote.encode_to_vec());
         batch.delete_range(&key(0)[..], ENTRIES_END);
         Ok(self.reader.db.write_opt(batch, &disk::synced())?)
     }
@@ -186,8 +203,20 @@ impl LogStore {
 
     /// Not on the blocking pool: a few bytes into a memtable.
     fn put<M: Message>(&self, name: &[u8], message: M) -> io::Result<()> {
-        self.reader.db.put(name, message.encode_to_vec()).map_err(other)
+        let family = self.reader.family()?;
+        self.reader.db.put_cf(family, name, message.encode_to_vec()).map_err(other)
     }
+}
+
+/// Opens the database in `path`, or makes it.
+pub(super) fn open_db(path: &Path, create: bool) -> Result<DB, rocksdb::Error> {
+    let mut options = disk::options(MEMTABLE_BYTES);
+    options.create_if_missing(create);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_level_zero_file_num_compaction_trigger(NEW_TABLES_MAX);
+    let families = ["default", META];
+    let families = families.map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    DB::open_cf_descriptors(&options, path, families)
 }
 
 fn note_path(path: &Path) -> PathBuf {
@@ -204,10 +233,9 @@ impl LogReader {
     ) -> Result<(Noted, Sizes), RaftError> {
         let damaged = |what: String| RaftError::Damaged { path: path.to_owned(), what };
         let is_new = self.claim(path, identity)?;
-        let sizes = self.scan().map_err(|error| damaged(error.to_string()))?;
-        let state = self.state().map_err(|error| damaged(error.to_string()))?;
-        let last = state.last_log_id.map(|id| id.index);
-        let vote = self.meta::<v1::Vote>(VOTE).map_err(|error| damaged(error.to_string()))?;
+        let sizes = self.scan()?;
+        let last = self.state()?.last_log_id.map(|id| id.index);
+        let vote = self.meta::<v1::Vote>(VOTE)?;
         let held = Noted { end: last.map_or(0, |last| last + 1), vote };
         let noted = match noted {
             Some(noted) => noted,
@@ -234,7 +262,8 @@ impl LogReader {
             Some(found) if found == *identity => Ok(false),
             Some(found) => Err(RaftError::foreign(path, &found, identity)),
             None => {
-                self.db.put_opt(IDENTITY, identity.encode_to_vec(), &disk::synced())?;
+                let bytes = identity.encode_to_vec();
+                self.db.put_cf_opt(self.family()?, IDENTITY, bytes, &disk::synced())?;
                 Ok(true)
             }
         }
@@ -252,7 +281,7 @@ impl LogReader {
         for item in self.db.iterator_opt(mode, options) {
             let (key, value) = item.map_err(other)?;
             let index = decode(&key, &value)?.log_id.index;
-            if before.is_some_and(|before| before + 1 != index) {
+            if before.map_or(0, |before| before + 1) != index {
                 return Err(corrupt(format!("a hole before entry {index}")));
             }
             sizes.add(index, value.len() as u64);
@@ -261,8 +290,12 @@ impl LogReader {
         Ok(sizes)
     }
 
+    fn family(&self) -> io::Result<&ColumnFamily> {
+        self.db.cf_handle(META).ok_or_else(|| corrupt(format!("no column family {META:?}")))
+    }
+
     fn meta<M: Message + Default>(&self, name: &[u8]) -> io::Result<Option<M>> {
-        let found = self.db.get_pinned(name).map_err(other)?;
+        let found = self.db.get_pinned_cf(self.family()?, name).map_err(other)?;
         found.map(|bytes| M::decode(&*bytes).map_err(other)).transpose()
     }
 
@@ -435,9 +468,14 @@ impl RaftLogStorage<Types> for LogStore {
     /// Not synced: entries that come back are covered by a snapshot, which is.
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let mut batch = WriteBatch::default();
-        batch.put(PURGED, log_id_to(upto).encode_to_vec());
+        batch.put_cf(self.reader.family()?, PURGED, log_id_to(upto).encode_to_vec());
         batch.delete_range(key(0), key(upto.index + 1));
-        self.write(batch).await?;
+        let db = Arc::clone(&self.reader.db);
+        let purge = move || {
+            db.write(batch)?;
+            db.delete_file_in_range(key(0), key(upto.index))
+        };
+        tasks::blocking("raft log purge", purge).await.map_err(other)?.map_err(other)?;
         self.sizes.purge(upto.index);
         Ok(())
     }

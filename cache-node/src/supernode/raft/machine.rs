@@ -17,23 +17,46 @@ use super::disk::{Alive, other};
 use super::durable::Progress;
 use super::snapshot::{SnapshotDir, SnapshotOf};
 use super::state::State;
-use super::wire::{LogId, Members, Meta, StoredMembers, Types};
+use super::wire::{Entry, LogId, Members, Meta, StoredMembers, Types};
 use crate::metrics::IndexMetrics;
+use crate::supernode::index;
 use crate::{clock, tasks};
 
 /// Most entries of one write batch.
 const GROUP_ENTRIES_MAX: usize = 256;
 
 /// Whom `members` leaves out, as a command to the index: they are retired with the membership's own
-/// entry, all or nothing.
+/// entry, all or nothing. Not those that the tier itself chose: they go back to being nodes.
 pub(super) fn retired(before: &Members, members: &Members) -> Option<v1::CommandBatch> {
-    let gone = before.nodes().filter(|(id, _)| members.get_node(id).is_none());
+    let gone = before.nodes().filter(|(id, node)| !node.auto && members.get_node(id).is_none());
     let node_ids: Vec<u64> = gone.map(|(id, _)| *id).collect();
     let retire = |node_ids| {
         let retire = v1::command::Command::Retire(v1::RetireSuperNodes { node_ids });
         v1::CommandBatch { commands: vec![v1::Command { command: Some(retire) }] }
     };
     (!node_ids.is_empty()).then(|| retire(node_ids))
+}
+
+type Item = io::Result<EntryResponder<Types>>;
+
+/// Cuts a group behind every entry that must be its part's last.
+fn cut(group: Vec<Item>) -> Vec<Vec<Item>> {
+    let mut parts = vec![Vec::with_capacity(group.len())];
+    for item in group {
+        let last = matches!(
+            &item,
+            Ok((Entry { payload: EntryPayload::Normal(batch), .. }, _))
+                if index::ends_group(&batch.0)
+        );
+        if let Some(part) = parts.last_mut() {
+            part.push(item);
+        }
+        if last {
+            parts.push(Vec::new());
+        }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
 }
 
 /// The state machine.
@@ -78,10 +101,7 @@ impl Machine {
         waited.clone().map(drop).map_err(io::Error::other)
     }
 
-    async fn apply_group(
-        &mut self,
-        group: Vec<io::Result<EntryResponder<Types>>>,
-    ) -> io::Result<()> {
+    async fn apply_group(&mut self, group: Vec<Item>) -> io::Result<()> {
         let mut meta = self.meta.clone();
         let (mut commands, mut waiting) = (Vec::new(), Vec::new());
         for item in group {
@@ -145,7 +165,9 @@ impl RaftStateMachine<Types> for Machine {
     {
         let mut groups = entries.ready_chunks(GROUP_ENTRIES_MAX);
         while let Some(group) = groups.next().await {
-            self.apply_group(group).await?;
+            for part in cut(group) {
+                self.apply_group(part).await?;
+            }
         }
         Ok(())
     }

@@ -327,7 +327,10 @@ impl Raft {
         let moved = seen.nodes.iter().filter_map(|(id, node)| {
             let found = self.inner.network.book.find(id.0)?;
             let moved = found.name == node.name && found.cluster_address != node.cluster_address;
-            moved.then_some((id.0, v1::RaftNode { held_back: node.held_back, ..found }))
+            moved.then_some((
+                id.0,
+                v1::RaftNode { held_back: node.held_back, auto: node.auto, ..found },
+            ))
         });
         let moved: BTreeMap<_, _> = moved.collect();
         if moved.is_empty() {

@@ -12,12 +12,14 @@
 //! | `machine`, `state`, `snapshot`, `receive` | the state, its copies, and where they come from |
 //! | `compact` | when to take a snapshot, what to purge |
 //! | `disk` | what they have in common |
+//! | `peers` | comparing indexes with one another |
 //! | `network`, `service` | the two sides of calls between super-nodes |
 //! | `leader` | what only the leader can do, asked of it from anywhere |
 //! | `plan` | PURE: one change of the membership, or why not |
 //! | `members`, `entry`, `roster` | changing the membership, the way into it, who is in it |
 //! | `generation` | which tier the data belongs to, and whether it may take part |
 //! | `recovery` | going on from one survivor, offline |
+//! | `lost` | a leader whose process has ended is found before its lease runs out |
 //! | `watch` | what this super-node knows of the tier |
 //!
 //! Not here: who should be a member.
@@ -29,14 +31,18 @@ mod entry;
 mod generation;
 mod leader;
 mod log;
+mod lost;
 mod machine;
 mod members;
 mod network;
+mod peers;
 pub(crate) mod plan;
 mod receive;
 pub mod recovery;
 mod roster;
 mod service;
+#[cfg(test)]
+pub(super) mod simulated;
 mod sizes;
 mod snapshot;
 mod state;
@@ -61,7 +67,7 @@ use tonic::transport::Channel;
 
 use self::compact::Compaction;
 use self::disk::Alive;
-use self::generation::{Generation, Standing};
+use self::generation::{Stamp, Standing};
 use self::log::LogStore;
 use self::machine::Machine;
 use self::network::{AddressBook, Network, node_of};
@@ -75,6 +81,7 @@ use crate::tasks::Tasks;
 
 pub use self::generation::Ended;
 pub use self::leader::Proposed;
+pub use self::plan::Mark;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
 
@@ -83,7 +90,8 @@ const HEARTBEAT_MS: u64 = 200;
 /// A follower stands for election when it has heard nothing for the lease, which the library takes
 /// to be the maximum, plus a time drawn between the two: 950 to 1,200 milliseconds. That is almost
 /// five heartbeats, since two busy cores delay one by hundreds of milliseconds and a needless
-/// election costs more than it gains; and a lost leader is still replaced in little over a second.
+/// election costs more than it gains; and a lost leader is still replaced in little over a second,
+/// one whose process has ended much sooner: see `lost`.
 const ELECTION_MIN_MS: u64 = 350;
 const ELECTION_MAX_MS: u64 = 600;
 /// Deadline of a whole snapshot's transfer and installation, in milliseconds.
@@ -195,7 +203,7 @@ impl RaftError {
 }
 
 type Core = openraft::Raft<Types, Machine>;
-type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Generation>>;
+type RaftClient = v1::raft_client::RaftClient<InterceptedService<Channel, Stamp>>;
 
 struct Inner {
     me: u64,
@@ -206,6 +214,7 @@ struct Inner {
     tier: tokio::sync::watch::Receiver<TierState>,
     applied: tokio::sync::watch::Receiver<u64>,
     metrics: IndexMetrics,
+    heard: lost::Heard,
     joins: tokio::sync::Mutex<()>,
     receiving: tokio::sync::Mutex<()>,
     alive: std::sync::Weak<()>,
@@ -268,7 +277,6 @@ impl Raft {
         }
         let tier = watch::follow(&core, &tasks, metrics.clone());
         compact::follow(&core, sizes, compaction, &tasks);
-        let (joins, receiving, alive) = (Default::default(), Default::default(), watched);
         let inner = Inner {
             me,
             core,
@@ -278,12 +286,14 @@ impl Raft {
             tier,
             applied,
             metrics,
-            joins,
-            receiving,
-            alive,
+            heard: Default::default(),
+            joins: Default::default(),
+            receiving: Default::default(),
+            alive: watched,
         };
         let raft = Self { inner: Arc::new(inner) };
         tasks.spawn_until_stopped("raft-members", raft.clone().keep());
+        tasks.spawn_until_stopped("raft-lost", raft.clone().watch_leader());
         Ok((raft, index))
     }
 
@@ -433,6 +443,9 @@ fn settings(cluster_id: &ClusterId, compaction: Compaction) -> Result<Config, Ra
         purge_batch_size: PURGE_ENTRIES.min(compaction.every),
         api_channel_size: Some(CALLS_WAITING_MAX),
         enable_pre_vote: Some(true),
+        // A leader that lost its power, and with it entries that its disk had not synced but others
+        // had, must not go on in the same term: it would write other entries under their ids.
+        enable_leader_restore: Some(false),
         ..Config::default()
     };
     settings.validate().map_err(core_error)

@@ -20,7 +20,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::{Response, Status};
 
 use super::RaftClient;
-use super::generation::Generation;
+use super::generation::{Generation, Stamp};
 use super::snapshot::SnapshotDir;
 use super::wire::{self, Types, Vote, log_id_to, some_vote, vote_to};
 use crate::rpc::{Channels, MESSAGE_BYTES_MAX};
@@ -82,7 +82,8 @@ impl AddressBook {
         let unknown = || RpcError::redirect(format!("no address of super-node {}", NodeId(id)), "");
         let at = learned.as_ref().or(member).ok_or_else(unknown)?;
         let channel = channels.to(&at.cluster_address, &member.unwrap_or(at).name)?;
-        Ok(RaftClient::new(InterceptedService::new(channel, self.generation.clone()))
+        let stamp = Stamp { generation: self.generation.clone(), target: id };
+        Ok(RaftClient::new(InterceptedService::new(channel, stamp))
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX))
     }
@@ -94,6 +95,7 @@ pub(super) fn node_of(info: &v1::NodeInfo) -> v1::RaftNode {
         name: info.name.clone(),
         cluster_address: info.cluster_address.clone(),
         held_back: false,
+        auto: info.auto,
     }
 }
 

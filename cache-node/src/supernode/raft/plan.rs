@@ -16,6 +16,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use shoal_proto::NodeId;
+use shoal_proto::wire::v1;
 
 /// Most voters of a tier.
 pub(crate) const VOTERS_MAX: usize = 9;
@@ -26,11 +27,17 @@ pub(crate) const CAUGHT_UP_ENTRIES: u64 = 1_024;
 
 /// A membership, by the position of its entry and a short hash of who votes and who does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub struct Mark {
     /// The entry's position in the log.
-    pub(crate) position: u64,
+    pub position: u64,
     /// The first bytes of a BLAKE3 hash over voters, learners and those held back.
-    pub(crate) hash: u32,
+    pub hash: u32,
+}
+
+impl From<&v1::MembersReply> for Mark {
+    fn from(members: &v1::MembersReply) -> Self {
+        Self { position: members.position, hash: members.hash }
+    }
 }
 
 impl fmt::Display for Mark {

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::raft::TransferLeaderRequest;
+use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest};
 use shoal_proto::limits::WRITE_DEADLINE_MS;
 use shoal_proto::wire::{WireError, v1};
 use shoal_proto::{ErrorKind, NodeId, RpcError};
 use tonic::{Request, Response, Status};
 
-use super::generation::Generation;
 use super::receive::Incoming;
 use super::snapshot::{self, SnapshotDir, check_manifest};
 use super::wire::{self, log_id_from, some_vote, vote_to};
@@ -43,7 +42,7 @@ impl RaftService {
             return Err(RpcError::new(ErrorKind::Denied, message).into());
         };
         rpc::check_caller(self.0.inner.network.channels.security(), request, &node.name)?;
-        Ok(self.0.check_generation(Generation::of(request))?)
+        Ok(self.0.check_stamp(request)?)
     }
 
     /// Checks that the caller is the one whose vote it sends.
@@ -58,6 +57,9 @@ impl v1::raft_server::Raft for RaftService {
         self.voter(&request, request.get_ref().vote)?;
         let request = wire::append_from(request.into_inner())?;
         let reply = self.0.inner.core.append_entries(request).await.map_err(stopped)?;
+        if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
+            self.0.inner.heard.now();
+        }
         Ok(Response::new(wire::appended_to(reply)))
     }
 
@@ -107,7 +109,7 @@ impl v1::raft_server::Raft for RaftService {
         };
         let incoming = Incoming::new(self.0.inner.state.incoming());
         let leader = vote.leader_id.voted_for;
-        let received = self.receive(&incoming, leader, manifest).await.inspect_err(|error| {
+        let received = self.0.receive(&incoming, leader, manifest).await.inspect_err(|error| {
             tracing::warn!(%error, "a snapshot was not received whole; what has arrived stays");
         })?;
         let snapshot = received.described().map_err(stopped)?;
@@ -167,18 +169,36 @@ impl v1::raft_server::Raft for RaftService {
         let changed = self.0.change_asked(request.into_inner());
         Ok(Response::new(within_write(changed).await?))
     }
+
+    async fn digests(&self, request: Request<v1::DigestsRequest>) -> Answer<v1::DigestsReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(self.0.digests_here()))
+    }
+
+    async fn audited(&self, request: Request<v1::AuditedRequest>) -> Answer<v1::AuditedReply> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(self.0.audited_here(request.get_ref().audit_id)))
+    }
+
+    async fn describe_snapshot(
+        &self,
+        request: Request<v1::DescribeSnapshotRequest>,
+    ) -> Answer<v1::SnapshotManifest> {
+        self.caller(&request, request.get_ref().node_id)?;
+        Ok(Response::new(self.0.snapshot_after(request.get_ref().after).await?))
+    }
 }
 
-impl RaftService {
+impl Raft {
     /// Takes in a snapshot that super-node `from` offers.
-    async fn receive(
+    pub(super) async fn receive(
         &self,
         incoming: &Incoming,
         from: u64,
         manifest: v1::SnapshotManifest,
     ) -> Result<SnapshotDir, RpcError> {
-        let Raft { inner } = &self.0;
-        let member = self.0.member(from);
+        let Raft { inner } = self;
+        let member = self.member(from);
         let client = inner.network.book.client(&inner.network.channels, from, member.as_ref())?;
         let fetch = |hash: Bytes, offset| {
             let (mut client, node_id) = (client.clone(), inner.me);

@@ -51,9 +51,16 @@ pub(super) struct State {
     snapshots: Snapshots,
     /// The directory that holds the state; held while it is replaced.
     holder: Mutex<Holder>,
-    building: Mutex<()>,
+    building: Mutex<Building>,
     alive: Alive,
     pub(super) crash: Crash,
+}
+
+/// Held while a snapshot is made of the state.
+#[derive(Default)]
+struct Building {
+    /// The state is to be thrown away: nothing is made of it any more.
+    abandoned: bool,
 }
 
 struct Holder {
@@ -159,9 +166,25 @@ impl State {
             return Err(io::Error::other("the index did not answer every batch"));
         }
         batch.put_cf(family(&db, FAMILY)?, APPLIED, meta_to(meta).encode_to_vec());
+        self.crash.after("prepare")?;
         db.write_without_wal(batch).map_err(|error| self.index_failed(error.into()))?;
         self.index.committed();
         Ok(replies)
+    }
+
+    /// Has the next start throw this state away and begin with `snapshot`, which is another
+    /// super-node's.
+    ///
+    /// # Errors
+    /// When a snapshot of this state is newer, or the disk fails.
+    pub(super) fn abandon(&self, snapshot: &SnapshotDir) -> io::Result<()> {
+        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let position = snapshot.position();
+        if self.snapshots.publish(snapshot)?.position() != position {
+            return Err(io::Error::other("a newer snapshot was made here meanwhile"));
+        }
+        building.abandoned = true;
+        disk::write_checked(&self.directory.join(DAMAGED), &[])
     }
 
     fn index_failed(&self, error: IndexError) -> io::Error {
@@ -183,7 +206,10 @@ impl State {
     /// Makes a snapshot of the state as it is now. Applying goes on: tables are linked, not copied,
     /// and read for their hashes beside it.
     pub(super) fn build(&self) -> io::Result<SnapshotOf> {
-        let _one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        let one = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        if one.abandoned {
+            return Err(io::Error::other("this state is to be thrown away"));
+        }
         let path = self.snapshots.building();
         disk::remove(&path)?;
         {

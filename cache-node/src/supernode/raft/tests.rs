@@ -1,6 +1,10 @@
 //! Three super-nodes in one process over loopback TCP with mutual TLS.
 
+mod catching_up;
 mod cluster;
+mod crash;
+mod damage;
+mod decoders;
 mod membership;
 mod snapshots;
 mod storage;
@@ -81,6 +85,9 @@ async fn a_tier_outlives_its_leader() {
         holds(&three, position, tag).await;
     }
     assert_ne!(two.raft.state().leader, Some(NodeId(id)));
+    // They found its door closed, and did not wait for its lease to run out.
+    let found = |at: &SuperNode| at.raft.inner.metrics.lost_leaders.get();
+    assert!(found(&two) + found(&three) > 0);
 
     // It comes back elsewhere and catches up; what it reads is what the others wrote.
     let one = cluster.start(&name, id, data, false).await;
@@ -146,6 +153,9 @@ async fn a_stranger_is_refused() {
     // The member itself is answered.
     let mut own = cluster.client(&one, "one");
     assert_eq!(own.read_position(ask).await.unwrap().into_inner().position, position);
+    // It does not answer for anybody else, not for who was at this address before it either.
+    let meant = cluster.client_of(&one, "one", 7).read_position(ask).await.unwrap_err();
+    assert_eq!(meant.code(), tonic::Code::PermissionDenied, "{meant:?}");
     // Another member of the same cluster cannot speak for it, nor one that is not in the tier.
     let mut other = cluster.client(&one, "other");
     for node_id in [1, 2] {

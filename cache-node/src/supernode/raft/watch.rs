@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::Fatal;
 use openraft::metrics::RaftMetrics;
 use shoal_proto::NodeId;
 use tokio::sync::watch;
@@ -79,7 +80,8 @@ fn describe(metrics: &RaftMetrics<Types>) -> TierState {
     }
 }
 
-/// Follows `core`'s own account until it or the process ends.
+/// Follows `core`'s own account until it or the process ends. When its disk fails, all of `tasks`
+/// is stopped: half a super-node is worse than none.
 pub(super) fn follow(
     core: &Core,
     tasks: &Tasks,
@@ -90,6 +92,7 @@ pub(super) fn follow(
     let first = source.borrow_watched().clone();
     let (sender, receiver) = watch::channel(describe(&first));
     let me = NodeId(first.id);
+    let ending = tasks.clone();
     tasks.spawn_until_stopped("raft-watch", async move {
         let mut leader = None;
         let mut led_since = None;
@@ -105,8 +108,18 @@ pub(super) fn follow(
                 leader = state.leader;
                 gauges.leader_changes.inc();
             }
-            if let Some(why) = &state.failed {
-                tracing::warn!(why, "raft takes part no longer");
+            let stopped = matches!(metrics.running_state, Err(Fatal::Stopped));
+            match &state.failed {
+                Some(why) if stopped => tracing::info!(why, "raft takes part no longer"),
+                Some(why) => {
+                    tracing::error!(
+                        why,
+                        "raft failed: this super-node stops, and tells at its next start what can \
+                         be done"
+                    );
+                    ending.stop();
+                }
+                None => {}
             }
             sender.send_replace(state);
             if source.changed().await.is_err() {

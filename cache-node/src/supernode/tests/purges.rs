@@ -13,9 +13,13 @@ use super::PATIENCE;
 use super::rig::{Member, Rig, TIMING, eventually, head, info, key};
 use crate::clock;
 
-pub(super) async fn purge_site(mut client: IndexClient<Channel>, site: &str) -> v1::PurgeReply {
-    let matcher = Some(FenceMatcher { matcher: Some(Matcher::Site(site.into())) });
-    client.purge(v1::PurgeRequest { matcher }).await.unwrap().into_inner()
+pub(super) async fn purge_site(
+    mut client: IndexClient<Channel>,
+    node_id: u64,
+    site: &str,
+) -> v1::PurgeReply {
+    let matcher = Some(FenceMatcher { matcher: Some(Matcher::Site(site.into())), soft: false });
+    client.purge(v1::PurgeRequest { matcher, node_id }).await.unwrap().into_inner()
 }
 
 async fn hears_of_a_fence(member: &Member) -> u64 {
@@ -34,7 +38,7 @@ async fn a_purge_returns_once_all_have_acknowledged() {
 
     // b takes its time, within what it has.
     b.told.sulks.store(true, Ordering::Relaxed);
-    let purging = purge_site(a.client.clone(), "docs");
+    let purging = purge_site(a.client.clone(), 11, "docs");
     tokio::pin!(purging);
     let position = tokio::select! {
         position = hears_of_a_fence(&b) => position,
@@ -73,7 +77,8 @@ async fn a_purge_outwaits_who_does_not_acknowledge() {
     b.told.sulks.store(true, Ordering::Relaxed);
     c.die().await;
     let begun = clock::monotonic();
-    let reply = tokio::time::timeout(PATIENCE, purge_site(a.client.clone(), "docs")).await.unwrap();
+    let reply =
+        tokio::time::timeout(PATIENCE, purge_site(a.client.clone(), 11, "docs")).await.unwrap();
     assert_eq!((reply.nodes_acknowledged, reply.nodes_expired), (1, 2));
     let answered = b.told.answered.load(Ordering::Relaxed);
     let waited = clock::since(begun);

@@ -61,7 +61,7 @@ async fn one_survivor_goes_on_and_the_lost_ones_stay_lost() {
     // What was acknowledged and is here is still here; the tier writes and purges again.
     assert!(one.node.tier.index.head(&key(1)).unwrap().is_some());
     let member = rig.member("b", 12, &one).await;
-    let reply = tokio::time::timeout(PATIENCE, purge_site(rig.client("b", &one), "docs"));
+    let reply = tokio::time::timeout(PATIENCE, purge_site(rig.client("b", &one), 12, "docs"));
     assert!(reply.await.unwrap().position > position);
     drop(member);
 

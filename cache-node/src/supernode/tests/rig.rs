@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
+use super::super::selection::Wanted;
 use super::super::{SuperConfig, SuperError, SuperNode, Timing};
 use super::PATIENCE;
 use crate::membership::ClusterView;
@@ -114,6 +115,7 @@ impl Rig {
             bootstrap: seeds.is_empty(),
             seeds: seeds.iter().map(|seed| seed.info.cluster_address.clone()).collect(),
             timing: TIMING,
+            wanted: Wanted::default(),
         };
         let metrics = IndexMetrics::new(&Metrics::new().unwrap()).unwrap();
         let channels = Channels::new(security.clone());
@@ -339,6 +341,7 @@ pub(super) fn head(key: ObjectKey, n: u8, fence_position: u64) -> v1::IndexHead 
         fresh_until_ms: u64::MAX,
         fence_position,
         publisher_node_id: 0,
+        labels: None,
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) async fn three(rig: &Rig) -> [Super; 3] {
 }
 
 /// Waits until all three are up, with a vote and in touch, as `of` sees it.
-async fn complete(of: &Super) {
+pub(super) async fn complete(of: &Super) {
     eventually("a tier of three", || {
         let view = of.node.view().borrow().clone();
         let voting = view.voters().filter(|member| member.up).count() == 3;
@@ -47,7 +47,7 @@ async fn any_super_node_serves_and_purges_reach_all() {
     eventually("the head at two", || two.node.tier.index.head(&key(1)).unwrap().is_some()).await;
     assert!(matches!(b.acquire(key(1), |_| {}).await, Answer::Have(_)));
 
-    let purging = purge_site(rig.client("a", &three), "docs");
+    let purging = purge_site(rig.client("a", &three), 11, "docs");
     let reply = tokio::time::timeout(PATIENCE, purging).await.unwrap();
     assert_eq!((reply.nodes_acknowledged, reply.nodes_expired), (2, 0));
     assert!(*a.told.fences.borrow() >= reply.position);
@@ -76,7 +76,7 @@ async fn a_lost_super_node_is_missed_and_comes_back() {
     assert!(!b.told.over.load(Ordering::Relaxed), "its own session goes on");
 
     // Nobody is left who could trust in the lost one: a purge ends without it.
-    let purging = purge_site(rig.client("b", &three), "docs");
+    let purging = purge_site(rig.client("b", &three), 12, "docs");
     let reply = tokio::time::timeout(PATIENCE, purging).await.unwrap();
     assert_eq!(reply.nodes_acknowledged, 1);
 

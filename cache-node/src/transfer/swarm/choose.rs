@@ -79,7 +79,7 @@ impl Swarm {
             while bits != 0 {
                 let chunk = word as u32 * u64::BITS + bits.trailing_zeros();
                 bits &= bits - 1;
-                if chunk < known && !(outside && !self.is_mine(now_ms, chunk, peer)) {
+                if chunk < known && (!outside || self.is_mine(now_ms, chunk, peer)) {
                     wanted.push(self.order(chunk));
                 }
             }

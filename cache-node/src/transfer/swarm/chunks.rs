@@ -44,14 +44,6 @@ impl Chunks {
     pub(super) fn word(&self, word: usize) -> u64 {
         self.words.get(word).copied().unwrap_or_default()
     }
-
-    /// Whether all chunks below `count` are in.
-    pub(super) fn is_full(&self, count: u32) -> bool {
-        let (word, bit) = place(count);
-        let whole = self.words.len() >= word && self.words[..word].iter().all(|w| *w == u64::MAX);
-        let rest = bit - 1;
-        whole && self.words.get(word).copied().unwrap_or_default() & rest == rest
-    }
 }
 
 #[cfg(test)]
@@ -64,19 +56,5 @@ mod tests {
         assert!(chunks.insert(70) && !chunks.insert(70));
         assert!(chunks.contains(70) && !chunks.contains(6) && !chunks.contains(700));
         assert!(chunks.remove(70) && !chunks.remove(70) && !chunks.remove(9_999));
-    }
-
-    #[test]
-    fn full_means_every_one_below() {
-        for count in [0, 1, 63, 64, 65, 130] {
-            let mut chunks = Chunks::default();
-            (0..count).for_each(|chunk| assert!(chunks.insert(chunk)));
-            assert!(chunks.is_full(count), "{count}");
-            assert!(!chunks.is_full(count + 1), "{count}");
-            if count > 0 {
-                chunks.remove(count / 2);
-                assert!(!chunks.is_full(count), "{count}");
-            }
-        }
     }
 }

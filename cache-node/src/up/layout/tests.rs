@@ -3,6 +3,7 @@
 use super::super::UpOptions;
 use super::*;
 use crate::config::{Config, Settings};
+use crate::membership::ConfiguredRole;
 
 fn options(folder: &Path) -> UpOptions {
     UpOptions { data_dir: folder.to_owned(), ..UpOptions::default() }
@@ -37,7 +38,7 @@ fn members_can_read_what_is_written_for_them() {
         assert_eq!(config.cluster.bootstrap, member.name == "super-0");
         assert_eq!(config.cluster.super_nodes.len(), 3);
         assert!(config.cluster.tls.is_some());
-        assert_eq!(config.cache.is_some(), member.role == Role::Node);
+        assert_eq!(config.cache.is_some(), member.role.caches());
         if let Some(cache) = config.cache {
             assert_eq!(Some(cache.edge.listen), member.edge);
             assert_eq!(cache.edge.unknown_host.as_u16(), 404);
@@ -45,6 +46,29 @@ fn members_can_read_what_is_written_for_them() {
             assert_eq!(cache.site_names, ["default"]);
         }
     }
+}
+
+#[test]
+fn nodes_that_choose_find_one_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = UpOptions {
+        auto: Some(4),
+        super_nodes_wanted: Some("1".into()),
+        replace_after: Some("20s".into()),
+        ..options(folder.path())
+    };
+    let plan = write(folder.path(), &asked);
+    for member in plan.members() {
+        let file = folder.path().join(&member.name).join("config.toml");
+        let config = Config::load(Some(&file), Settings::default()).unwrap();
+        assert_eq!(config.node.role, ConfiguredRole::Auto);
+        assert_eq!(config.cluster.bootstrap, member.name == "node-0");
+        assert_eq!(config.cluster.super_nodes.len(), 4);
+        assert!(config.cache.is_some());
+        let selection = config.cluster.selection;
+        assert_eq!((selection.voters, selection.replace_after_ms), (1, 20_000));
+    }
+    assert_eq!(write(folder.path(), &options(folder.path())).nodes.len(), 4, "as it was");
 }
 
 #[test]

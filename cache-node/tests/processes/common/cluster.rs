@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::process::{kill, runs, terminate};
-use super::{Client, Paused, Process, free_base_port, run, shoal, until};
+use super::{Client, Finished, Paused, Process, free_base_port, run, shoal, until};
 
 /// For all members to be ready: `shoal up` itself gives up earlier.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
@@ -78,6 +78,11 @@ impl Cluster {
         self.text(&format!("node-{i}"), "edge")
     }
 
+    /// Base URL of a member's admin listener.
+    pub(crate) fn admin_url(&self, name: &str) -> &str {
+        self.text(name, "admin")
+    }
+
     /// A client of node `i`'s edge.
     pub(crate) fn edge(&self, i: usize) -> Client {
         Client::new(self.edge_url(i))
@@ -109,11 +114,34 @@ impl Cluster {
     /// Starts a member that was killed on the data that it left behind, and waits until it is
     /// ready.
     pub(crate) fn revive(&self, name: &str) -> Process {
-        let config = self.config_file(name);
-        let mut command = shoal(&["node", "--config", config.to_str().unwrap()]);
-        let process = Process::start(&mut command, &self.folder.join(format!("{name}.log")));
+        let process = self.launch(name);
         self.until_ready(name);
         process
+    }
+
+    /// Starts a member that was killed, and does not wait for anything.
+    pub(crate) fn launch(&self, name: &str) -> Process {
+        let config = self.config_file(name);
+        let mut command = shoal(&["node", "--config", config.to_str().unwrap()]);
+        Process::start(&mut command, &self.folder.join(format!("{name}.log")))
+    }
+
+    /// What a member's `/readyz` says, if it answers.
+    pub(crate) fn readiness(&self, name: &str) -> Option<(u16, String)> {
+        let reply = Client::new(self.text(name, "admin")).get("/readyz").ok()?;
+        Some((reply.head.status, String::from_utf8(reply.body).unwrap()))
+    }
+
+    /// A command with the cluster's token, asked of that member.
+    pub(crate) fn control(&self, name: &str, arguments: &[&str]) -> Finished {
+        let token = self.facts["token_file"].as_str().unwrap();
+        let whom = ["--admin", self.text(name, "admin"), "--token-file", token];
+        run(shoal(arguments).args(whom))
+    }
+
+    /// The data directory of a member.
+    pub(crate) fn member_data(&self, name: &str) -> PathBuf {
+        self.data_dir().join(name).join("data")
     }
 
     /// Waits until a member is ready.

@@ -4,6 +4,7 @@ mod cluster;
 mod http;
 mod origin;
 mod process;
+mod versions;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use http::Client;
 pub(crate) use origin::Origin;
 pub(crate) use process::{Finished, Paused, Process, run, shoal, until};
+pub(crate) use versions::{Versions, version_of};
 
 /// From a cluster's base port to the last port it takes.
 const CLUSTER_PORTS: u16 = 510;
@@ -49,7 +51,7 @@ pub(crate) fn free_base_port() -> u16 {
     let mut search = bases.iter().cycle().skip(start).take(bases.len());
     let free = |base: &u16| {
         let groups = [0, 100, 200, 300, 400, 500];
-        groups.iter().all(|group| (0..4).all(|i| take_port(base + group + i).is_ok()))
+        groups.iter().all(|group| (0..5).all(|i| take_port(base + group + i).is_ok()))
     };
     *search.find(|base| free(base)).unwrap()
 }

@@ -11,3 +11,4 @@ mod load;
 mod modes;
 mod partitions;
 mod rolling;
+mod selection;

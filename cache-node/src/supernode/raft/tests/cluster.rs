@@ -8,11 +8,11 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use shoal_proto::wire::v1;
-use shoal_proto::wire::v1::raft_client::RaftClient;
 use tempfile::TempDir;
-use tonic::transport::Channel;
+use tonic::service::interceptor::InterceptedService;
 
-use super::super::{Compaction, Raft, RaftConfig};
+use super::super::generation::{Generation, Stamp};
+use super::super::{Compaction, Raft, RaftClient, RaftConfig};
 use super::{ABSENCE, PATIENCE};
 use crate::metrics::{IndexMetrics, Metrics};
 use crate::rpc::{self, Channels};
@@ -71,9 +71,16 @@ impl Cluster {
     }
 
     /// A client to `node` with the certificate of a member called `name`.
-    pub(super) fn client(&self, node: &SuperNode, name: &str) -> RaftClient<Channel> {
+    pub(super) fn client(&self, node: &SuperNode, name: &str) -> RaftClient {
+        self.client_of(node, name, node.info.node_id)
+    }
+
+    /// The same, meaning the super-node `target`.
+    pub(super) fn client_of(&self, node: &SuperNode, name: &str, target: u64) -> RaftClient {
         let channels = Channels::new(self.security(name));
-        RaftClient::new(channels.to(&node.info.cluster_address, &node.info.name).unwrap())
+        let channel = channels.to(&node.info.cluster_address, &node.info.name).unwrap();
+        let stamp = Stamp { generation: Generation::default(), target };
+        RaftClient::new(InterceptedService::new(channel, stamp))
     }
 
     /// Starts a super-node on a port of its own.
@@ -132,6 +139,11 @@ impl Cluster {
 }
 
 impl SuperNode {
+    /// Waits until it stops by itself.
+    pub(super) async fn stopped(&self) {
+        self.tasks.stopped().await;
+    }
+
     /// Ends it without ceremony; its data stays.
     pub(super) async fn kill(self) -> TempDir {
         self.raft.shutdown().await;

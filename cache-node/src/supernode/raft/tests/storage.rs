@@ -13,19 +13,20 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::super::RaftError;
-use super::super::disk::{self, Alive};
-use super::super::log::LogStore;
+use super::super::disk::Alive;
+use super::super::durable::Progress;
+use super::super::log::{LogStore, open_db};
 use super::super::machine::Machine;
 use super::super::state::State;
 use super::super::wire::{Batch, Entry, Types, Vote, log_id_from};
 use super::commands;
 use crate::metrics::{IndexMetrics, Metrics};
 
-fn metrics() -> IndexMetrics {
+pub(super) fn metrics() -> IndexMetrics {
     IndexMetrics::new(&Metrics::new().unwrap()).unwrap()
 }
 
-fn identity(node_id: u64) -> v1::RaftIdentity {
+pub(super) fn identity(node_id: u64) -> v1::RaftIdentity {
     v1::RaftIdentity { cluster_id: "test".into(), node_id }
 }
 
@@ -36,9 +37,11 @@ pub(super) fn log(directory: &Path, node_id: u64) -> Result<LogStore, RaftError>
 /// A machine whose log is taken to be durable.
 pub(super) fn machine(directory: &Path) -> Result<(Machine, Arc<State>), RaftError> {
     let state = Arc::new(State::open(directory, &identity(1), Alive::default())?);
-    let durable = watch::channel(Ok(u64::MAX)).1;
-    let machine = Machine::new(Arc::clone(&state), watch::channel(0).0, durable, metrics())?;
-    Ok((machine, state))
+    Ok((machine_over(&state, watch::channel(Ok(u64::MAX)).1), state))
+}
+
+pub(super) fn machine_over(state: &Arc<State>, durable: watch::Receiver<Progress>) -> Machine {
+    Machine::new(Arc::clone(state), watch::channel(0).0, durable, metrics()).unwrap()
 }
 
 pub(super) fn entry(term: u64, index: u64) -> Entry {
@@ -72,7 +75,7 @@ async fn what_was_acknowledged_is_there_again() {
     let directory = TempDir::new().unwrap();
     let mut store = log(directory.path(), 1).unwrap();
     store.save_vote(&Vote::new(7, 3)).await.unwrap();
-    store.blocking_append((1..=9).map(|index| entry(7, index))).await.unwrap();
+    store.blocking_append((0..=9).map(|index| entry(7, index))).await.unwrap();
     store.truncate_after(Some(entry(7, 6).log_id)).await.unwrap();
     store.purge(entry(7, 2).log_id).await.unwrap();
     drop(store);
@@ -91,13 +94,13 @@ async fn what_was_acknowledged_is_there_again() {
 async fn a_foreign_or_damaged_log_is_refused() {
     let directory = TempDir::new().unwrap();
     let mut store = log(directory.path(), 1).unwrap();
-    store.blocking_append((1..=5).map(|index| entry(1, index))).await.unwrap();
+    store.blocking_append((0..=5).map(|index| entry(1, index))).await.unwrap();
     store.save_committed(Some(entry(1, 5).log_id)).await.unwrap();
     drop(store);
     assert!(matches!(log(directory.path(), 2), Err(RaftError::Foreign { .. })));
 
     let damage = |change: &dyn Fn(&DB)| {
-        change(&DB::open(&disk::options(1 << 20), directory.path().join("log")).unwrap());
+        change(&open_db(&directory.path().join("log"), false).unwrap());
     };
     let key = |index: u64| [&b"e"[..], &index.to_be_bytes()].concat();
     let good = super::super::wire::entry_to(entry(1, 2)).encode_to_vec();
