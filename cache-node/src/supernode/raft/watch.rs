@@ -109,7 +109,10 @@ pub(super) fn follow(
                 gauges.leader_changes.inc();
             }
             let stopped = matches!(metrics.running_state, Err(Fatal::Stopped));
-            match &state.failed {
+            let failed = state.failed.clone();
+            // Told before the stop, so that whoever waited for the stop can ask why.
+            sender.send_replace(state);
+            match failed {
                 Some(why) if stopped => tracing::info!(why, "raft takes part no longer"),
                 Some(why) => {
                     tracing::error!(
@@ -121,7 +124,6 @@ pub(super) fn follow(
                 }
                 None => {}
             }
-            sender.send_replace(state);
             if source.changed().await.is_err() {
                 return;
             }
