@@ -5,7 +5,8 @@
 //! origin. Neither knows anything of a cache but HTTP.
 //!
 //! The benchmark of the index is another matter: it starts super-nodes itself, speaks their protocol
-//! as their members do, and measures etcd at the same work.
+//! as their members do, and measures etcd at the same work. So is that of a swarm: it lays lines of a
+//! known rate between real members, and measures how long an object takes to all of them.
 //!
 //! Layers; imports only go down:
 //!
@@ -13,7 +14,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit`, `index` |
+//! | driver, audit | `driver`, `audit`, `index`, `swarm` |
 //! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample`, `process` |
@@ -36,6 +37,7 @@ pub mod report;
 pub mod rng;
 pub mod sample;
 pub mod scenario;
+pub mod swarm;
 pub mod tasks;
 pub mod tier;
 pub mod units;

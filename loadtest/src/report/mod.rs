@@ -8,6 +8,7 @@ pub mod grid;
 pub mod html;
 pub mod index;
 pub mod svg;
+pub mod swarm;
 pub mod table;
 
 pub use document::Report;

@@ -9,6 +9,7 @@ pub mod index;
 pub mod origin;
 pub mod run;
 pub mod sizes;
+pub mod swarm;
 
 pub use cli::{Cli, Command};
 pub use edge_url::EdgeUrl;
@@ -16,6 +17,7 @@ pub use index::IndexScenario;
 pub use origin::OriginScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
+pub use swarm::SwarmScenario;
 
 use thiserror::Error;
 
