@@ -7,6 +7,7 @@
 //! | `gather` | executes a swarm's session |
 //! | `client` | asks peers; verifies |
 //! | `server` | answers peers |
+//! | `slots` | which chunk leaves next |
 //! | `follow`, `availability` | the two streams that a swarm lives on |
 //! | `source` | what chunks are read from |
 //! | `members` | who pulls the same object |
@@ -23,6 +24,7 @@ mod members;
 mod registry;
 mod sealed;
 mod server;
+mod slots;
 mod source;
 pub mod swarm;
 

@@ -19,6 +19,7 @@ use super::follow::{self, Find};
 use super::members::Swarms;
 use super::registry::Fills;
 use super::sealed::{Sealer, Source as CopySource};
+use super::slots::{Discipline, Leaving, Slots};
 use super::source::Source;
 use crate::metrics::TransferMetrics;
 use crate::rpc::MESSAGE_BYTES_MAX;
@@ -26,8 +27,6 @@ use crate::store::{Store, StoredObject};
 
 /// Streams to peers at a time; more are told to try another holder.
 const UPLOADS_MAX: usize = 256;
-/// Chunks that are read and handed to the network at a time.
-const SLOTS: usize = 4;
 
 /// Another node's wish that this one take a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +59,7 @@ pub struct PeerService {
     fills: Arc<Fills>,
     copies: CopyWishes,
     uploads: Arc<Semaphore>,
-    slots: Arc<Semaphore>,
+    slots: Arc<Slots>,
     swarms: Arc<Swarms>,
     metrics: TransferMetrics,
 }
@@ -91,16 +90,16 @@ impl PeerService {
         metrics: TransferMetrics,
     ) -> Self {
         let uploads = Arc::new(Semaphore::new(UPLOADS_MAX));
-        let slots = Arc::new(Semaphore::new(SLOTS));
-        let swarms = Arc::default();
+        let (slots, swarms) = (Arc::default(), Arc::default());
         Self { me, store, fills, copies, uploads, slots, swarms, metrics }
     }
 
     /// The service, with the message limits.
-    pub fn into_server(self) -> PeerServer<Self> {
-        PeerServer::new(self)
+    pub fn into_server(self) -> Discipline<PeerServer<Self>> {
+        let server = PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Discipline(server)
     }
 
     /// What is asked for, stored or growing.
@@ -186,18 +185,23 @@ impl Peer for PeerService {
         let source = self.source((&request.key, &request.object_id, request.growth)).await?;
         let chunks = wanted_chunks(&request.ranges, source.chunk_count())?;
         let upload = Arc::new(self.upload()?);
-        let slots = self.slots.clone();
+        let (slots, leaving) = (self.slots.clone(), Leaving::default());
+        let slots_of = leaving.clone();
         let pieces = stream::iter(chunks).filter_map(move |index| {
             let (source, upload, slots) = (source.clone(), upload.clone(), slots.clone());
+            let leaving = leaving.clone();
             async move {
-                // One after the other: a chunk that is whole soon can be passed on soon.
-                let _slot = slots.acquire_owned().await;
+                let slot = slots.take().await;
                 let data = source.read(index).await.transpose()?;
+                leaving.push(slot);
                 let sent = |data: &Bytes| upload.metrics.bytes_out.inc_by(data.len() as u64);
                 Some(data.inspect(sent).map(|data| v1::ChunkPiece { index, data }))
             }
         });
-        Ok(Response::new(Box::pin(pieces)))
+        let pieces: Chunks = Box::pin(pieces);
+        let mut answer = Response::new(pieces);
+        answer.extensions_mut().insert(slots_of);
+        Ok(answer)
     }
 
     async fn availability(

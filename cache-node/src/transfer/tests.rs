@@ -2,6 +2,7 @@
 
 mod refused;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,10 @@ use shoal_proto::{
     ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
 };
 use tokio::sync::{mpsc, watch};
+use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
+use tower_service::Service;
 
 use super::{CopyWishes, End, Fills, Followed, GatherError, Gatherer};
 use super::{Live, PeerService, Peers, Sealer};
@@ -75,7 +79,16 @@ fn member(id: u64, address: SocketAddr) -> Member {
     }
 }
 
-async fn listen<S: Peer>(service: PeerServer<S>, id: u64, tasks: &Tasks) -> Member {
+async fn listen<S>(service: S, id: u64, tasks: &Tasks) -> Member
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let me = member(id, listener.local_addr().unwrap());
     let router = rpc::server(&Security::Insecure).unwrap().add_service(service);

@@ -17,9 +17,9 @@ const PREFIX: &str = "shoalswarm";
 /// The namespace with the bridges.
 const HUB: &str = "hub";
 /// Time that a packet may wait for its turn on a line, as a switch's buffer has it.
-const QUEUE_MS: u64 = 50;
+const QUEUE_MS: u64 = 20;
 /// What a line may send at once, in bytes: the kernel hands packets over 64 KiB at a time.
-const BURST_BYTES: u64 = 128 * 1024;
+const BURST_BYTES: u64 = 66 * 1024;
 
 /// The lines could not be laid.
 #[derive(Debug, Error)]

@@ -18,7 +18,12 @@ const REQUEST_CHUNKS_MAX: usize = 4;
 /// Most bytes in flight.
 const IN_FLIGHT_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// Least chunks in flight that are allowed, however large they are.
-const IN_FLIGHT_CHUNKS_MIN: u32 = 4;
+const IN_FLIGHT_CHUNKS_MIN: u32 = 6;
+/// As much is in flight as arrives in this time: what is asked for earlier than it can be sent waits
+/// in a queue, while others could send it.
+const AHEAD_MS: u64 = 800;
+/// When all that is missing is asked for, what is on its way for so long is asked of another too.
+const ENDGAME_MS: u64 = 300;
 /// A node that nothing is on its way to fetches one rank of chunks more from outside its circle
 /// after so long.
 const PATIENCE_MS: u64 = 500;
@@ -27,16 +32,18 @@ impl Swarm {
     /// The next request, as long as there is one to be made.
     pub(super) fn next_request(&self, now_ms: u64) -> Option<(NodeId, Vec<u32>)> {
         let in_flight = self.in_flight();
-        let most = (IN_FLIGHT_BYTES_MAX / self.chunk_bytes.max(1)).max(IN_FLIGHT_CHUNKS_MIN);
+        let most = self.in_flight_max();
         if in_flight >= most {
             return None;
         }
         let free = self.peers.values().filter(|peer| peer.room(now_ms) > 0);
-        // The least loaded first, those within the circle before those outside.
-        let mut free: Vec<_> =
-            free.map(|peer| (peer.in_flight, self.is_outside(peer), peer.facts.id, peer)).collect();
-        free.sort_unstable_by_key(|(load, outside, id, _)| (*load, *outside, *id));
-        free.into_iter().find_map(|(_, outside, id, peer)| {
+        // Who is likely to send soonest first, those within the circle before those outside, and
+        // among equals another one each time.
+        let turn = |id: NodeId| mix(self.next_request ^ mix(id.0 ^ self.me.0));
+        let order = |peer: &Peer| (peer.cost(), self.is_outside(peer), turn(peer.facts.id));
+        let mut free: Vec<_> = free.map(|peer| (order(peer), peer.facts.id, peer)).collect();
+        free.sort_unstable_by_key(|(order, ..)| *order);
+        free.into_iter().find_map(|((_, outside, _), id, peer)| {
             let room = (peer.room(now_ms).min(most - in_flight) as usize).min(REQUEST_CHUNKS_MAX);
             let chunks = self.chunks_for(now_ms, (peer, outside), room);
             (!chunks.is_empty()).then_some((id, chunks))
@@ -46,6 +53,17 @@ impl Swarm {
     /// Chunks on their way.
     pub(super) fn in_flight(&self) -> u32 {
         self.peers.values().map(|peer| peer.in_flight).sum()
+    }
+
+    fn in_flight_max(&self) -> u32 {
+        let most = (IN_FLIGHT_BYTES_MAX / self.chunk_bytes.max(1)).max(IN_FLIGHT_CHUNKS_MIN);
+        match self.gap_us {
+            0 => IN_FLIGHT_CHUNKS_MIN.max(self.peers.len() as u32).min(most),
+            gap_us => {
+                let ahead = u32::try_from(AHEAD_MS * 1_000 / gap_us).unwrap_or(most);
+                ahead.clamp(IN_FLIGHT_CHUNKS_MIN, most)
+            }
+        }
     }
 
     /// Whether what the peer sends comes from outside the circle, while there is a circle or a
@@ -89,6 +107,9 @@ impl Swarm {
             let late = others.filter(|chunk| self.may_hedge(**chunk, peer));
             wanted.extend(late.map(|chunk| self.order(*chunk)));
         }
+        if wanted.is_empty() && peer.in_flight == 0 && self.is_endgame() {
+            wanted.extend(self.longest_asked(now_ms, peer).map(|chunk| self.order(chunk)));
+        }
         wanted.sort_unstable();
         wanted.into_iter().take(count).map(|(.., chunk)| chunk).collect()
     }
@@ -97,6 +118,19 @@ impl Swarm {
         let urgent = (self.reader..self.reader + URGENT_CHUNKS).contains(&chunk);
         let copies = self.copies.get(chunk as usize).copied().unwrap_or_default();
         (!urgent, if urgent { chunk } else { 0 }, copies, self.share(chunk, self.me), chunk)
+    }
+
+    /// Whether all that is missing is on its way.
+    fn is_endgame(&self) -> bool {
+        self.all_known && self.asked.len() + self.here.len() >= self.copies.len()
+    }
+
+    /// The chunk that is on its way for longest, if it is for long and the peer has it.
+    fn longest_asked(&self, now_ms: u64, peer: &Peer) -> Option<u32> {
+        let old = self.requests.values().filter(|r| now_ms >= r.since_ms + ENDGAME_MS);
+        let chunks = old.flat_map(|request| request.left.iter().map(|c| (request.since_ms, *c)));
+        let may = |chunk: u32| peer.has.contains(chunk) && self.may_hedge(chunk, peer);
+        chunks.filter(|(_, chunk)| may(*chunk)).min().map(|(_, chunk)| chunk)
     }
 
     /// Only one more peer is asked for what is slow to come, and not the same.

@@ -4,6 +4,7 @@
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Chunks {
     words: Vec<u64>,
+    len: usize,
 }
 
 const WORD_BITS: u32 = u64::BITS;
@@ -21,6 +22,7 @@ impl Chunks {
         }
         let new = self.words[word] & bit == 0;
         self.words[word] |= bit;
+        self.len += usize::from(new);
         new
     }
 
@@ -30,8 +32,14 @@ impl Chunks {
         let there = self.contains(chunk);
         if there {
             self.words[word] &= !bit;
+            self.len -= 1;
         }
         there
+    }
+
+    /// How many are in.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether a chunk is in.
@@ -55,6 +63,7 @@ mod tests {
         let mut chunks = Chunks::default();
         assert!(chunks.insert(70) && !chunks.insert(70));
         assert!(chunks.contains(70) && !chunks.contains(6) && !chunks.contains(700));
+        assert_eq!(chunks.len(), 1);
         assert!(chunks.remove(70) && !chunks.remove(70) && !chunks.remove(9_999));
     }
 }

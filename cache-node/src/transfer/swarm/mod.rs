@@ -43,6 +43,9 @@ pub const TICK_MS: u64 = 50;
 /// peer's rate says.
 const SLOW_MS_MIN: u64 = 750;
 const SLOW_TIMES: u64 = 3;
+/// Between two chunks: as if so long before it is known, and at most, in a pause.
+const GAP_FIRST_US: u64 = 50_000;
+const GAP_MS_MAX: u64 = 500;
 /// Failed requests in a row after which a peer is asked nothing more.
 const STRIKES_MAX: u32 = 3;
 
@@ -155,6 +158,8 @@ struct Request {
     left: Vec<u32>,
     since_ms: u64,
     slow: bool,
+    /// Its first chunk is here.
+    answered: bool,
 }
 
 /// One object's pull.
@@ -189,6 +194,8 @@ pub struct Swarm {
     requests: BTreeMap<u64, Request>,
     next_request: u64,
     progress_ms: u64,
+    /// Between two chunks from whomever, in microseconds, on average; 0 while unknown.
+    gap_us: u64,
     stuck_after_ms: u64,
     ended: bool,
 }
@@ -218,6 +225,7 @@ impl Swarm {
             requests: BTreeMap::new(),
             next_request: 0,
             progress_ms: now_ms,
+            gap_us: 0,
             stuck_after_ms: STUCK_AFTER_MS,
             ended: false,
         }
@@ -320,9 +328,15 @@ impl Swarm {
     }
 
     fn good(&mut self, now_ms: u64, (request, chunk): (u64, u32), actions: &mut Vec<Action>) {
-        self.progress_ms = now_ms;
-        if let Some(peer) = self.peer_of(request).and_then(|id| self.peers.get_mut(&id)) {
+        self.arrived(now_ms);
+        let asked = self.requests.get_mut(&request);
+        if let Some((asked, peer)) =
+            asked.and_then(|asked| self.peers.get_mut(&asked.peer).map(|peer| (asked, peer)))
+        {
             peer.brought(now_ms);
+            if !std::mem::replace(&mut asked.answered, true) {
+                peer.answered(now_ms.saturating_sub(asked.since_ms));
+            }
         }
         self.here.insert(chunk);
         self.asked.remove(chunk);
@@ -348,6 +362,14 @@ impl Swarm {
             self.requests.remove(&number);
             actions.push(Action::Cancel { request: number });
         }
+    }
+
+    /// A chunk came: how fast they come says how many may be on their way.
+    fn arrived(&mut self, now_ms: u64) {
+        let gap_us = now_ms.saturating_sub(self.progress_ms).min(GAP_MS_MAX) * 1_000;
+        let first = self.gap_us == 0;
+        self.gap_us = if first { GAP_FIRST_US } else { (self.gap_us * 15 + gap_us) / 16 }.max(1);
+        self.progress_ms = now_ms;
     }
 
     fn end(&mut self, now_ms: u64, (number, ending): (u64, Ending), actions: &mut Vec<Action>) {
@@ -450,7 +472,7 @@ impl Swarm {
                 peer.in_flight += chunks.len() as u32;
             }
             let left = chunks.clone();
-            let request = Request { peer, left, since_ms: now_ms, slow: false };
+            let request = Request { peer, left, since_ms: now_ms, slow: false, answered: false };
             self.requests.insert(number, request);
             actions.push(Action::Request { request: number, peer, chunks });
         }

@@ -27,6 +27,8 @@ pub(super) struct Peer {
     pub(super) brought_ms: u64,
     /// Between two chunks, in microseconds, on average; 0 while unknown.
     gap_us: u64,
+    /// From a request to its first chunk, in milliseconds, on average; 0 while unknown.
+    wait_ms: u64,
     pause_ms: u64,
     paused_until_ms: u64,
 }
@@ -40,6 +42,7 @@ impl Peer {
             strikes: 0,
             brought_ms: 0,
             gap_us: 0,
+            wait_ms: 0,
             pause_ms: BUSY_MS,
             paused_until_ms: 0,
         }
@@ -64,6 +67,19 @@ impl Peer {
         self.brought_ms = now_ms;
         self.strikes = 0;
         self.pause_ms = BUSY_MS;
+    }
+
+    /// The first chunk of a request came after so long.
+    pub(super) fn answered(&mut self, waited_ms: u64) {
+        self.wait_ms = match self.wait_ms {
+            0 => waited_ms.max(1),
+            old => (old * (AVERAGED - 1) + waited_ms).div_ceil(AVERAGED),
+        };
+    }
+
+    /// How long one more chunk would take, by what is on its way and how it answered so far.
+    pub(super) fn cost(&self) -> u64 {
+        u64::from(self.in_flight + 1) * self.wait_ms.max(1)
     }
 
     /// It had no free slot.

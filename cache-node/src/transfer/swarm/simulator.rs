@@ -25,6 +25,8 @@ pub(super) struct Setup {
     pub(super) killed: usize,
     /// All start with the whole object at the filler.
     pub(super) filled: bool,
+    /// From one node to another, one way, on lines that are busy, in microseconds.
+    pub(super) latency_us: u64,
 }
 
 /// What came of it.
@@ -40,7 +42,6 @@ pub(super) struct Outcome {
     pub(super) stuck: usize,
 }
 
-const LATENCY_US: u64 = 1_000;
 const HAS_BATCH_US: u64 = 10_000;
 /// Beyond it a simulation is lost.
 const TIMES_IDEAL_MAX: u64 = 50;
@@ -183,7 +184,7 @@ impl Simulator {
                 self.hosts[0].has[chunk as usize] = true;
                 let all = chunk + 1 == self.setup.chunks;
                 for host in 1..self.hosts.len() {
-                    self.at(self.now_us + LATENCY_US, What::Known(host, chunk + 1, all));
+                    self.at(self.now_us + self.setup.latency_us, What::Known(host, chunk + 1, all));
                 }
             }
             What::Known(host, count, all) => {
@@ -241,7 +242,7 @@ impl Simulator {
             self.hosts[to].down_free_us = arrives_us;
             self.hosts[host].uploading = true;
             self.at(end_us, What::Uploaded(host));
-            self.at(arrives_us + LATENCY_US, What::Arrived(to, host, request, chunk));
+            self.at(arrives_us + self.setup.latency_us, What::Arrived(to, host, request, chunk));
             return;
         }
     }
@@ -258,7 +259,10 @@ impl Simulator {
         self.tell(host, Event::Good { request, chunk });
         if new {
             for mate in self.hosts[host].mates.clone() {
-                self.at(self.now_us + HAS_BATCH_US + LATENCY_US, What::Has(mate, host, chunk));
+                self.at(
+                    self.now_us + HAS_BATCH_US + self.setup.latency_us,
+                    What::Has(mate, host, chunk),
+                );
             }
         }
         if !self.hosts[host].expected.iter().any(|(number, _)| *number == request) {
@@ -277,7 +281,7 @@ impl Simulator {
                 Action::Request { request, peer, chunks } => {
                     self.hosts[host].expected.extend(chunks.iter().map(|chunk| (request, *chunk)));
                     let asked = What::Asked(peer.0 as usize, host, request, chunks);
-                    self.at(self.now_us + LATENCY_US, asked);
+                    self.at(self.now_us + self.setup.latency_us, asked);
                 }
                 Action::Cancel { request } => {
                     self.hosts[host].expected.retain(|(number, _)| *number != request);

@@ -21,6 +21,7 @@ fn sixteen() -> Setup {
         mates_max: 32,
         killed: 0,
         filled: false,
+        latency_us: 1_000,
     }
 }
 
@@ -42,6 +43,9 @@ fn show(name: &str, setup: Setup) -> super::simulator::Outcome {
 #[test]
 fn figures() {
     show("16", sixteen());
+    let few = Setup { chunks: 256, rate: 2_500_000, latency_us: 100_000, ..sixteen() };
+    show("16, few chunks, late", few);
+    show("16, few chunks", Setup { latency_us: 1_000, ..few });
     show("16 filled", Setup { filled: true, ..sixteen() });
     show("16, 2 zones", Setup { zones: 2, ..sixteen() });
     show("16, 3 killed", Setup { killed: 3, ..sixteen() });
