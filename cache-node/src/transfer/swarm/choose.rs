@@ -18,15 +18,18 @@ const REQUEST_CHUNKS_MAX: usize = 4;
 /// Most bytes in flight.
 const IN_FLIGHT_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// Least chunks in flight that are allowed, however large they are.
-const IN_FLIGHT_CHUNKS_MIN: u32 = 6;
+const IN_FLIGHT_CHUNKS_MIN: u32 = 16;
 /// As much is in flight as arrives in this time: what is asked for earlier than it can be sent waits
 /// in a queue, while others could send it.
 const AHEAD_MS: u64 = 800;
-/// When all that is missing is asked for, what is on its way for so long is asked of another too.
+/// When all that is missing is asked for, what is on its way for so long, and for as
+/// long as so many chunks take, is asked of another too.
 const ENDGAME_MS: u64 = 300;
+const ENDGAME_CHUNKS: u64 = 30;
 /// A node that nothing is on its way to fetches one rank of chunks more from outside its circle
-/// after so long.
+/// after so long, and after as long as so many chunks take.
 const PATIENCE_MS: u64 = 500;
+const PATIENCE_CHUNKS: u64 = 40;
 
 impl Swarm {
     /// The next request, as long as there is one to be made.
@@ -127,7 +130,8 @@ impl Swarm {
 
     /// The chunk that is on its way for longest, if it is for long and the peer has it.
     fn longest_asked(&self, now_ms: u64, peer: &Peer) -> Option<u32> {
-        let old = self.requests.values().filter(|r| now_ms >= r.since_ms + ENDGAME_MS);
+        let after_ms = ENDGAME_MS.max(self.chunks_ms(ENDGAME_CHUNKS));
+        let old = self.requests.values().filter(|r| now_ms >= r.since_ms + after_ms);
         let chunks = old.flat_map(|request| request.left.iter().map(|c| (request.since_ms, *c)));
         let may = |chunk: u32| peer.has.contains(chunk) && self.may_hedge(chunk, peer);
         chunks.filter(|(_, chunk)| may(*chunk)).min().map(|(_, chunk)| chunk)
@@ -152,7 +156,12 @@ impl Swarm {
             !peer.facts.mate && peer.facts.zone != self.zone && self.mates_in(peer.facts.zone) > 0;
         let before = self.ranks.get(at).copied().unwrap_or_default() + u32::from(elsewhere);
         let idle_ms = self.idle_since_ms.map_or(0, |since| now_ms.saturating_sub(since));
-        u64::from(before) <= idle_ms / PATIENCE_MS
+        u64::from(before) <= idle_ms / PATIENCE_MS.max(self.chunks_ms(PATIENCE_CHUNKS))
+    }
+
+    /// What so many chunks take, by how fast they came of late.
+    pub(super) fn chunks_ms(&self, chunks: u64) -> u64 {
+        self.gap_us * chunks / 1_000
     }
 
     /// A member's rank for a chunk: the same number on every node.

@@ -39,9 +39,10 @@ use self::peers::Peer;
 pub const STUCK_AFTER_MS: u64 = 10_000;
 /// Between two ticks that a session needs, in milliseconds.
 pub const TICK_MS: u64 = 50;
-/// A request may be asked elsewhere too when it has taken so long, and so many times what its
-/// peer's rate says.
+/// A request may be asked elsewhere too when it has taken so long, as long as so many chunks take,
+/// and so many times what its peer's rate says.
 const SLOW_MS_MIN: u64 = 750;
+const SLOW_CHUNKS: u64 = 60;
 const SLOW_TIMES: u64 = 3;
 /// Between two chunks: as if so long before it is known, and at most, in a pause.
 const GAP_FIRST_US: u64 = 50_000;
@@ -435,11 +436,12 @@ impl Swarm {
 
     /// Chunks of a request that takes too long may be asked of a second peer.
     fn mark_slow(&mut self, now_ms: u64) {
+        let slow_ms = SLOW_MS_MIN.max(self.chunks_ms(SLOW_CHUNKS));
         for request in self.requests.values_mut().filter(|request| !request.slow) {
             let Some(peer) = self.peers.get(&request.peer) else { continue };
             let expected_ms = peer.expected_ms();
             let since_ms = request.since_ms.max(peer.brought_ms);
-            if now_ms >= since_ms + SLOW_MS_MIN.max(expected_ms.saturating_mul(SLOW_TIMES)) {
+            if now_ms >= since_ms + slow_ms.max(expected_ms.saturating_mul(SLOW_TIMES)) {
                 request.slow = true;
                 self.slow.extend(&request.left);
             }

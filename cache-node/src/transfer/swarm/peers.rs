@@ -3,8 +3,9 @@
 use super::Facts;
 use super::chunks::Chunks;
 
-/// Chunks asked of a peer at a time, before its rate is known.
-const WINDOW_FIRST: u32 = 2;
+/// Chunks asked of a peer at a time, before its rate is known, and at least: what waits in a queue
+/// at one peer could meanwhile come from another.
+const WINDOW_FIRST: u32 = 1;
 /// The same, at most.
 const WINDOW_MAX: u32 = 16;
 /// A peer is asked for as much as it sends in this time, so that its line never runs dry.

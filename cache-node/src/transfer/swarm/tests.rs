@@ -1,6 +1,6 @@
 //! The session alone, and in swarms.
 
-use super::simulator::{Setup, Simulator};
+use super::simulator::{Outcome, Setup, Simulator};
 
 const CHUNK: u32 = 256 * 1024;
 
@@ -25,32 +25,41 @@ fn sixteen() -> Setup {
     }
 }
 
-fn show(name: &str, setup: Setup) -> super::simulator::Outcome {
+fn runs(setup: Setup) -> Outcome {
     let out = Simulator::new(setup).run();
-    println!(
-        "{name}: done {} stuck {} p50 {:.3} p99 {:.3} max {:.3} filler {:.3} zone {:.3}",
-        out.times.len(),
-        out.stuck,
-        percentile(&out.times, 0.5),
-        percentile(&out.times, 0.99),
-        percentile(&out.times, 1.0),
-        out.filler_sent,
-        out.zone_entered
-    );
+    let (p50, max) = (percentile(&out.times, 0.5), percentile(&out.times, 1.0));
+    println!("{setup:?}: p50 {p50:.3} max {max:.3}, {out:?}");
+    assert_eq!(out.stuck, 0);
+    assert_eq!(out.times.len(), setup.nodes - 1 - setup.killed);
     out
 }
 
 #[test]
-fn figures() {
-    show("16", sixteen());
+fn sixteen_nodes_take_little_longer_than_one_and_the_filler_sends_each_chunk_once() {
+    for filled in [false, true] {
+        let out = runs(Setup { filled, ..sixteen() });
+        assert!(percentile(&out.times, 1.0) <= 1.06);
+        assert!(out.filler_sent <= 1.02);
+    }
+}
+
+#[test]
+fn a_zone_takes_each_chunk_in_once() {
+    let out = runs(Setup { zones: 2, ..sixteen() });
+    assert!(percentile(&out.times, 1.0) <= 1.07);
+    assert!(out.zone_entered <= 1.02);
+}
+
+#[test]
+fn who_is_lost_half_way_holds_nobody_up() {
+    let out = runs(Setup { killed: 3, ..sixteen() });
+    assert!(percentile(&out.times, 1.0) <= 1.1);
+}
+
+#[test]
+fn chunks_that_take_long_on_lines_that_are_slow_and_late_are_not_asked_for_twice() {
     let few = Setup { chunks: 256, rate: 2_500_000, latency_us: 100_000, ..sixteen() };
-    show("16, few chunks, late", few);
-    show("16, few chunks", Setup { latency_us: 1_000, ..few });
-    show("16 filled", Setup { filled: true, ..sixteen() });
-    show("16, 2 zones", Setup { zones: 2, ..sixteen() });
-    show("16, 3 killed", Setup { killed: 3, ..sixteen() });
-    show("64", Setup { nodes: 64, ..sixteen() });
-    show("64 filled", Setup { nodes: 64, filled: true, ..sixteen() });
-    show("16, 4 zones", Setup { zones: 4, ..sixteen() });
-    show("200", Setup { nodes: 200, ..sixteen() });
+    let out = runs(few);
+    assert!(percentile(&out.times, 1.0) <= 1.25);
+    assert!(out.filler_sent <= 1.05);
 }
