@@ -1,5 +1,6 @@
 //! Peers over real sockets: honest ones, lying ones, ones that vanish.
 
+mod bad_peers;
 mod refused;
 
 use std::convert::Infallible;
@@ -153,8 +154,64 @@ async fn put(live: &Live, body: &Bytes, chunks: std::ops::Range<usize>) {
     }
 }
 
-/// A peer that sends what it should, but for one flipped bit in every chunk.
-struct Liar(Bytes);
+/// What is wrong with what a peer sends.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// One bit of every chunk is another.
+    Flipped,
+    /// Every chunk lacks its last byte.
+    Cut,
+    /// Half of the chunks asked for, then the end.
+    Short,
+    /// Nothing, and no end.
+    Late,
+    /// The last chunk asked for comes first.
+    Reordered,
+    /// The first chunk asked for, again and again.
+    Endless,
+    /// Chunks that nobody asked for.
+    Unasked,
+    /// It says that it has all, and has nothing.
+    Gone,
+}
+
+/// A peer that lies about the chunks of a body.
+struct Liar(Bytes, Lie);
+
+impl Liar {
+    fn pieces(&self, wanted: Vec<u32>) -> Pieces {
+        let size = CHUNK_BYTES_MIN as usize;
+        let body = self.0.clone();
+        let piece = move |index: u32| {
+            let start = (index as usize * size).min(body.len());
+            (index, body.slice(start..(start + size).min(body.len())))
+        };
+        let changed = |pieces: Vec<(u32, Bytes)>, change: fn(&mut Vec<u8>)| {
+            let pieces = pieces.into_iter().map(move |(index, data)| {
+                let mut data = data.to_vec();
+                change(&mut data);
+                (index, Bytes::from(data))
+            });
+            futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()
+        };
+        let half = wanted.len() / 2;
+        let right: Vec<_> = wanted.iter().map(|index| piece(*index)).collect();
+        let pieces = match self.1 {
+            Lie::Flipped => changed(right, |data| data[7] ^= 1),
+            Lie::Cut => changed(right, |data| data.truncate(data.len() - 1)),
+            Lie::Short => changed(right.into_iter().take(half).collect(), |_| {}),
+            Lie::Late => futures::stream::pending().boxed(),
+            Lie::Reordered => changed(right.into_iter().rev().collect(), |_| {}),
+            Lie::Endless => futures::stream::repeat(right[0].clone()).boxed(),
+            Lie::Unasked => {
+                let all = futures::stream::iter(0..u32::MAX).map(move |i| piece(i % 3));
+                all.boxed()
+            }
+            Lie::Gone => changed(Vec::new(), |_| {}),
+        };
+        pieces.map(|(index, data)| Ok(v1::ChunkPiece { index, data })).boxed()
+    }
+}
 
 type Pieces = futures::stream::BoxStream<'static, Result<v1::ChunkPiece, Status>>;
 type Availability = futures::stream::BoxStream<'static, Result<v1::AvailabilityEvent, Status>>;
@@ -185,15 +242,8 @@ impl Peer for Liar {
         request: Request<v1::GetChunksRequest>,
     ) -> Result<Response<Pieces>, Status> {
         let ranges = request.into_inner().ranges;
-        let size = CHUNK_BYTES_MIN as usize;
-        let chunks: Vec<_> = self.0.chunks(size).map(<[u8]>::to_vec).collect();
         let wanted = ranges.into_iter().flat_map(|r| r.first..r.first + r.count);
-        let pieces = wanted.map(move |index| {
-            let mut data = chunks[index as usize].clone();
-            data[7] ^= 1;
-            Ok(v1::ChunkPiece { index, data: data.into() })
-        });
-        Ok(Response::new(futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()))
+        Ok(Response::new(self.pieces(wanted.collect())))
     }
 
     async fn availability(
@@ -227,7 +277,7 @@ async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
     let (honest, taker) = (node(1).await, node(2).await);
     let body = body(LENGTH);
     let manifest = Arc::new(honest.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body.clone())), 3, &honest.tasks).await;
+    let liar = listen(PeerServer::new(Liar(body.clone(), Lie::Flipped)), 3, &honest.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
     let holders = [honest.me.clone(), liar];
     taker.gatherer(&[]).pull(&manifest, &holders, &live).await.unwrap();
@@ -245,7 +295,7 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
     let holder = node(2).await;
     let body = body(LENGTH);
     let manifest = Arc::new(holder.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body)), 3, &holder.tasks).await;
+    let liar = listen(PeerServer::new(Liar(body, Lie::Flipped)), 3, &holder.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
     let failed = taker.gatherer(&[]).pull(&manifest, &[liar], &live).await;
     assert!(matches!(failed, Err(GatherError::Stuck { .. })), "{failed:?}");
@@ -257,7 +307,7 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_of_another_object_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new())), 3, &node.tasks).await;
+    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
     let wanted = ObjectId::new([9; 32]);
     let refused = node.peers.manifest(&liar, KEY, wanted).await.unwrap_err();
     assert_eq!(refused.kind, shoal_proto::ErrorKind::Corrupt, "{refused}");
@@ -382,7 +432,7 @@ async fn a_fill_that_breaks_off_tells_its_followers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_belies_its_own_hash_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new())), 3, &node.tasks).await;
+    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
     let events = node.peers.follow(&liar, KEY, LeaseId(1), node.me.id).await.unwrap();
     let seen: Vec<_> = events.collect().await;
     assert!(matches!(&seen[0], Err(error) if error.kind == shoal_proto::ErrorKind::Corrupt));

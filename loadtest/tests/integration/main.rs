@@ -10,3 +10,4 @@ mod origin;
 mod process;
 mod run;
 mod support;
+mod swarm;
