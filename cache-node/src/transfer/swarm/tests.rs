@@ -4,11 +4,8 @@ use super::simulator::{Outcome, Setup, Simulator};
 
 const CHUNK: u32 = 256 * 1024;
 
-fn percentile(times: &[f64], share: f64) -> f64 {
-    if times.is_empty() {
-        return f64::NAN;
-    }
-    times[((times.len() - 1) as f64 * share).ceil() as usize]
+fn slowest(out: &Outcome) -> f64 {
+    out.times.iter().copied().fold(0.0, f64::max)
 }
 
 fn sixteen() -> Setup {
@@ -27,9 +24,7 @@ fn sixteen() -> Setup {
 
 fn runs(setup: Setup) -> Outcome {
     let out = Simulator::new(setup).run();
-    let (p50, max) = (percentile(&out.times, 0.5), percentile(&out.times, 1.0));
-    println!("{setup:?}: p50 {p50:.3} max {max:.3}, {out:?}");
-    assert_eq!(out.stuck, 0);
+    assert_eq!(out.stuck, 0, "{out:?}");
     assert_eq!(out.times.len(), setup.nodes - 1 - setup.killed);
     out
 }
@@ -38,7 +33,7 @@ fn runs(setup: Setup) -> Outcome {
 fn sixteen_nodes_take_little_longer_than_one_and_the_filler_sends_each_chunk_once() {
     for filled in [false, true] {
         let out = runs(Setup { filled, ..sixteen() });
-        assert!(percentile(&out.times, 1.0) <= 1.06);
+        assert!(slowest(&out) <= 1.06);
         assert!(out.filler_sent <= 1.02);
     }
 }
@@ -46,20 +41,20 @@ fn sixteen_nodes_take_little_longer_than_one_and_the_filler_sends_each_chunk_onc
 #[test]
 fn a_zone_takes_each_chunk_in_once() {
     let out = runs(Setup { zones: 2, ..sixteen() });
-    assert!(percentile(&out.times, 1.0) <= 1.07);
+    assert!(slowest(&out) <= 1.07);
     assert!(out.zone_entered <= 1.02);
 }
 
 #[test]
 fn who_is_lost_half_way_holds_nobody_up() {
     let out = runs(Setup { killed: 3, ..sixteen() });
-    assert!(percentile(&out.times, 1.0) <= 1.1);
+    assert!(slowest(&out) <= 1.1);
 }
 
 #[test]
 fn chunks_that_take_long_on_lines_that_are_slow_and_late_are_not_asked_for_twice() {
     let few = Setup { chunks: 256, rate: 2_500_000, latency_us: 100_000, ..sixteen() };
     let out = runs(few);
-    assert!(percentile(&out.times, 1.0) <= 1.25);
+    assert!(slowest(&out) <= 1.25);
     assert!(out.filler_sent <= 1.05);
 }
