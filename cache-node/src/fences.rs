@@ -8,6 +8,8 @@
 //! or tags nothing is known is covered by every such fence of its site. Forgetting is the caller's
 //! decision, and what keeps it safe is the caller's too.
 
+pub(crate) mod table;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
@@ -283,7 +285,17 @@ impl Fences {
         if self.is_empty() {
             return Verdict::Clear;
         }
-        let Subject { key, site, labels, every_tag, fence_position } = *subject;
+        self.newest(subject).on(subject.fence_position)
+    }
+
+    /// The position of the newest fence that covers an object; `None` when it is clear.
+    pub fn covering(&self, subject: &Subject<'_>) -> Option<u64> {
+        let Newest { hard, soft } = self.newest(subject);
+        Some(hard.max(soft)).filter(|newest| subject.fence_position < *newest)
+    }
+
+    fn newest(&self, subject: &Subject<'_>) -> Newest {
+        let Subject { key, site, labels, every_tag, fence_position: _ } = *subject;
         let mut newest = self.keys.get(key).copied().unwrap_or_default();
         if let Some(OfSite { whole, prefixes, tags }) = self.sites.get(site) {
             newest = newest.and(*whole).and(prefixes.of(labels)).and(tags.of(labels));
@@ -294,7 +306,7 @@ impl Fences {
                 newest = newest.and(tags.newest);
             }
         }
-        newest.on(fence_position)
+        newest
     }
 }
 

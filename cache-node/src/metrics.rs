@@ -163,7 +163,7 @@ impl TransferMetrics {
 /// Metrics of the store.
 #[derive(Clone, Debug)]
 pub struct StoreMetrics {
-    /// Body bytes on disk.
+    /// Bytes of the budget taken.
     pub bytes: IntGauge,
     /// The byte budget.
     pub budget_bytes: IntGauge,
@@ -173,8 +173,14 @@ pub struct StoreMetrics {
     pub memory_bytes: IntGauge,
     /// Objects evicted.
     pub evictions: IntCounter,
-    /// Body bytes evicted.
+    /// Bytes of the budget that evictions freed.
     pub evicted_bytes: IntCounter,
+    /// Times that a last copy was passed over by an eviction.
+    pub last_copies_spared: IntCounter,
+    /// Lookups that missed, and would have hit with half as large a budget again.
+    pub ghost_hits: IntCounter,
+    /// The bytes of those objects.
+    pub ghost_hit_bytes: IntCounter,
     /// Stored chunks that did not match their hash when read.
     pub corrupt_chunks: IntCounter,
 }
@@ -186,13 +192,31 @@ impl StoreMetrics {
     /// When a name is taken.
     pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
         Ok(Self {
-            bytes: m.gauge("shoal_store_bytes", "Body bytes on disk.")?,
+            bytes: m.gauge(
+                "shoal_store_bytes",
+                "Bytes of the budget taken, by bodies and by what describes them.",
+            )?,
             budget_bytes: m.gauge("shoal_store_budget_bytes", "The store's byte budget.")?,
             objects: m.gauge("shoal_store_objects", "Objects stored whole.")?,
             memory_bytes: m
                 .gauge("shoal_store_memory_bytes", "Body bytes held in the memory tier.")?,
             evictions: m.counter("shoal_store_evictions_total", "Objects evicted.")?,
-            evicted_bytes: m.counter("shoal_store_evicted_bytes_total", "Body bytes evicted.")?,
+            evicted_bytes: m.counter(
+                "shoal_store_evicted_bytes_total",
+                "Bytes of the budget that evictions freed.",
+            )?,
+            last_copies_spared: m.counter(
+                "shoal_store_last_copies_spared_total",
+                "Times that the last copy of a wanted object was passed over by an eviction.",
+            )?,
+            ghost_hits: m.counter(
+                "shoal_store_ghost_hits_total",
+                "Lookups that missed, and would have hit with half as large a budget again.",
+            )?,
+            ghost_hit_bytes: m.counter(
+                "shoal_store_ghost_hit_bytes_total",
+                "Bytes of the objects of such lookups.",
+            )?,
             corrupt_chunks: m.counter(
                 "shoal_store_corrupt_chunks_total",
                 "Stored chunks that did not match their hash when read.",

@@ -18,11 +18,16 @@ use crate::{
     driver::{self, DriveError, Outcome, Signals},
     index::{self, IndexError},
     origin::{Origin, OriginError},
-    report::{Report, html, index as index_report, swarm as swarm_report, table},
+    policy::{self, PolicyError},
+    report::{
+        Report, html, index as index_report, policy as policy_report, swarm as swarm_report, table,
+    },
     scenario::{
-        Command, IndexScenario, OriginScenario, Scenario, SwarmScenario, UsageError,
+        Command, IndexScenario, OriginScenario, PolicyScenario, Scenario, SwarmScenario,
+        UsageError,
         cli::{OriginArgs, RunArgs},
         index::IndexArgs,
+        policy::PolicyArgs,
         run::JsonTarget,
         swarm::SwarmArgs,
     },
@@ -52,6 +57,9 @@ pub enum CommandError {
     /// The benchmark did not start.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The trace could not be replayed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The swarm did not start.
     #[error(transparent)]
     Swarm(#[from] SwarmError),
@@ -88,6 +96,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Origin(args) => origin(&args).await,
         Command::Run(args) => run(*args).await,
         Command::Index(args) => bench(*args).await,
+        Command::Policy(args) => replay(args),
         Command::Swarm(args) => bench_swarm(*args).await,
     };
     result.unwrap_or_else(|error| {
@@ -200,6 +209,28 @@ async fn bench_swarm(args: SwarmArgs) -> Result<ExitCode, CommandError> {
         (false, true) => ExitCode::SUCCESS,
         (false, false) => ExitCode::from(EXIT_MISSED),
     })
+}
+
+fn replay(args: PolicyArgs) -> Result<ExitCode, CommandError> {
+    let scenario = PolicyScenario::try_from(args)?;
+    let files = files(scenario.json.as_ref(), None);
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let document = policy::run(&scenario)?;
+    let json = serde_json::to_string_pretty(&document)? + "\n";
+    for (flag, path) in files {
+        std::fs::write(&path, &json).map_err(|source| CommandError::Write {
+            flag,
+            path,
+            source,
+        })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => print(&json)?,
+        _ => print(&policy_report::table(&document))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn evidence(outcome: &Outcome) -> Evidence<'_> {

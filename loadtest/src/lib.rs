@@ -7,6 +7,8 @@
 //! The benchmark of the index is another matter: it starts super-nodes itself, speaks their protocol
 //! as their members do, and measures etcd at the same work. So is that of a swarm: it lays lines of a
 //! known rate between real members, and measures how long an object takes to all of them.
+//! Traces are replayed through the node's own eviction policy, the one thing of a node that is linked
+//! in here.
 //!
 //! Layers; imports only go down:
 //!
@@ -14,7 +16,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit`, `index`, `swarm` |
+//! | driver, audit | `driver`, `audit`, `index`, `policy`, `swarm` |
 //! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample`, `process` |
@@ -32,6 +34,7 @@ pub mod etcd;
 pub mod index;
 pub mod origin;
 pub mod percent;
+pub mod policy;
 pub mod process;
 pub mod report;
 pub mod rng;

@@ -15,6 +15,7 @@ use super::{
 use crate::admin::tokens::Tokens;
 use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
+use crate::store::{OBJECTS_MAX, OBJECTS_MIN};
 use crate::supernode::selection::Wanted;
 use crate::text::units::{SIZE_EXPECTED, format_size, parse_duration, parse_size};
 use crate::tls::{Security, TlsFiles};
@@ -321,7 +322,12 @@ impl Builder<'_> {
     fn store(&mut self) -> Option<StoreConfig> {
         let budget = self.take.optional("store.budget", SIZE_EXPECTED, parse_size);
         let memory = self.take.optional("store.memory", SIZE_EXPECTED, parse_size);
-        let (budget_bytes, mut memory_bytes) = (budget?, memory?);
+        let expected = format!("{OBJECTS_MIN} to {OBJECTS_MAX}");
+        let objects = self.take.optional("store.objects", &expected, |text| {
+            let count = values::count(text, OBJECTS_MIN as u64..=OBJECTS_MAX as u64)?;
+            usize::try_from(count).ok()
+        });
+        let (budget_bytes, mut memory_bytes, objects_max) = (budget?, memory?, objects?);
         if budget_bytes < BUDGET_BYTES_MIN {
             let least = format!("at least {}", format_size(BUDGET_BYTES_MIN));
             self.take.wrong("store.budget", &format_size(budget_bytes), &least);
@@ -336,7 +342,7 @@ impl Builder<'_> {
             let expected = format!("{least} to {most}, which is store.budget");
             self.take.wrong("store.memory", &format_size(memory_bytes), &expected);
         }
-        Some(StoreConfig { budget_bytes, memory_bytes })
+        Some(StoreConfig { budget_bytes, memory_bytes, objects_max })
     }
 
     fn log(&mut self) -> Option<LogConfig> {

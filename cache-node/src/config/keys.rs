@@ -204,7 +204,7 @@ pub const KEYS: &[Key] = &[
         variable: "SHOAL_STORE_BUDGET",
         value: "SIZE",
         default: "10GiB",
-        help: "Most bytes of bodies on disk, at least 16MiB",
+        help: "Most bytes on disk of bodies and what describes them, at least 16MiB",
     },
     Key {
         path: "store.memory",
@@ -213,6 +213,14 @@ pub const KEYS: &[Key] = &[
         value: "SIZE",
         default: "256MiB",
         help: "Most bytes of bodies in memory, 1MiB to store.budget; unset, at most that",
+    },
+    Key {
+        path: "store.objects",
+        flag: "store-objects",
+        variable: "SHOAL_STORE_OBJECTS",
+        value: "COUNT",
+        default: "1048576",
+        help: "Most objects stored, 4096 to 16777216; each takes up to 640 bytes of memory",
     },
     Key {
         path: "log.format",

@@ -144,10 +144,12 @@ pub struct EdgeConfig {
 /// The store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreConfig {
-    /// Most body bytes on disk.
+    /// Most bytes on disk, of bodies and of what describes them.
     pub budget_bytes: u64,
     /// Most body bytes in memory.
     pub memory_bytes: u64,
+    /// Most objects.
+    pub objects_max: usize,
 }
 
 impl StoreConfig {

@@ -98,6 +98,7 @@ fn a_valid_file_is_a_configuration() {
     let cache = config.cache.unwrap();
     assert_eq!(cache.secret.as_bytes(), &[0xab; 32]);
     assert_eq!((cache.store.budget_bytes, cache.store.memory_bytes), (1 << 30, 64 << 20));
+    assert_eq!(cache.store.objects_max, 1 << 20);
     assert_eq!(cache.edge.unknown_host, StatusCode::MISDIRECTED_REQUEST);
     assert_eq!(cache.site_names, ["docs"]);
     assert!(!format!("{:?}", cache.secret).contains("ab"));
@@ -231,7 +232,7 @@ fn unknown_keys_come_with_a_suggestion() {
         (
             "[store]",
             "[store]\ncolour = 1",
-            "store.colour is an unknown key; expected one of budget, memory",
+            "store.colour is an unknown key; expected one of budget, memory, objects",
         ),
         (
             "hosts =",

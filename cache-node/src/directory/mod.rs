@@ -6,16 +6,15 @@
 //! | `session` | heartbeats up; view, fences and the session lease down |
 //! | `homes` | calls to a key's home and past it |
 //! | `leases` | keeps held fill leases alive at two homes |
-//! | `announce` | batches of what this node holds |
-//! | `fences` | PURE: does a purge cover an object? |
+//! | `announce`, `others` | batches of what this node holds; how many others hold it |
 //! | `tierless` | home nodes, while no super-node answers |
 //! | `types` | what is asked and answered |
 //! | `owed` | PURE: what the tier is to be told once it answers again |
 
 mod announce;
-mod fences;
 mod homes;
 mod leases;
+mod others;
 mod owed;
 mod session;
 #[cfg(test)]
@@ -32,19 +31,20 @@ use shoal_proto::limits::{
 };
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::home_server::HomeServer;
-use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectKey, RpcError};
+use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectId, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
-pub use fences::Pass;
+pub use others::OTHERS_OBJECTS_MAX;
 pub use owed::{Debt, Part};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
 
-use fences::FenceTable;
 use types::{index_head, read_answer};
 
 use crate::clock;
+use crate::fences::table::FenceTable;
+pub use crate::fences::table::Pass;
 pub use crate::fences::{Fenced, Matcher, Verdict};
 use crate::membership::ClusterView;
 use crate::metrics::DirectoryMetrics;
@@ -176,6 +176,11 @@ impl Directory {
     /// Whether a hard purge covers the object.
     pub fn fenced(&self, head: &ObjectHead) -> bool {
         self.verdict(head) == Verdict::Gone
+    }
+
+    /// The position of the newest purge that covers the object; `None` when none does.
+    pub fn covering(&self, head: &ObjectHead) -> Option<u64> {
+        self.fences(|fences| fences.covering(&head.into()))
     }
 
     /// Whether an object may come into the store, which the index vouched for at position `vouched`,
@@ -390,6 +395,15 @@ impl Directory {
                 with_deadline(deadline, client.verify(request)).await
             })
             .await
+    }
+
+    /// How many others hold each of those objects, as the index knows it; at most
+    /// [`OTHERS_OBJECTS_MAX`] at a time.
+    ///
+    /// # Errors
+    /// When no super-node answered in time.
+    pub async fn others(&self, objects: &[(ObjectKey, ObjectId)]) -> Result<Vec<u32>, RpcError> {
+        others::ask(&self.homes, self.node_id(), objects).await
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {

@@ -15,8 +15,8 @@ use tokio::sync::{mpsc, watch};
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use super::fences::FenceTable;
 use crate::clock;
+use crate::fences::table::FenceTable;
 use crate::membership::{ClusterView, Role};
 use crate::metrics::DirectoryMetrics;
 use crate::rpc::Channels;

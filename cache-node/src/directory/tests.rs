@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use shoal_proto::limits::{ANNOUNCE_CHANGES_MAX, MEMBERS_MAX, NAME_BYTES_MAX};
 use shoal_proto::wire::v1;
 
-use super::fences::FenceTable;
 use super::types::read_answer;
 use super::{Acquired, Giver, tierless};
+use crate::fences::table::FenceTable;
 use crate::home::Ask;
 use crate::membership::ClusterView;
 use crate::rpc::arbitrary::{decoded, message_bytes};

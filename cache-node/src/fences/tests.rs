@@ -146,6 +146,8 @@ proptest! {
             () => Verdict::Clear,
         };
         prop_assert_eq!(table.verdict(&subject), expected);
+        let covering = newest(false).max(newest(true));
+        prop_assert_eq!(table.covering(&subject), Some(covering).filter(|newest| at < *newest));
         prop_assert!(table.after(0).is_sorted_by_key(|(position, _)| *position));
         prop_assert_eq!(table.after(forgotten).count(), table.len());
     }

@@ -267,9 +267,10 @@ impl Job {
                     if let Err(step) = self.check(&head).await {
                         return Some(step);
                     }
-                } else if self.inner.directory.verdict(&head) != Verdict::Clear {
-                    // A purge has come since that fill began: another is needed.
-                    self.known.since = self.inner.directory.fence_position();
+                } else if let Some(purged) = self.inner.directory.covering(&head) {
+                    // A purge has come since that fill began: another is needed. One that began
+                    // after the purge is of use, whatever was purged beside it meanwhile.
+                    self.known.since = self.known.since.max(purged);
                     return Some(Step::Again);
                 }
                 let Some(live) = self.begin(head, None).await else { return Some(Step::Landed) };

@@ -204,6 +204,7 @@ async fn build(
         dir: data_dir,
         budget_bytes: cache.store.budget_bytes,
         memory_bytes: cache.store.memory_bytes,
+        objects_max: cache.store.objects_max,
     };
     let store = Store::open(store_config, store_metrics).await?;
     let node_id = NodeId(me.node_id);

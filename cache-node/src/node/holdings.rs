@@ -1,5 +1,6 @@
 //! Tells others what this node holds: the tier everything when it asks and evictions as they come;
-//! after a time without it, what it is owed; and home nodes, while no super-node answers.
+//! after a time without it, what it is owed; and home nodes, while no super-node answers. Tells the
+//! store how many others hold what is about to go.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use shoal_proto::ObjectKey;
 
-use crate::directory::{Change, Debt, Directory, Part};
+use crate::directory::{Change, Debt, Directory, OTHERS_OBJECTS_MAX, Part};
 use crate::store::Store;
 
 /// Keys of the store listed at a time.
@@ -26,17 +27,21 @@ const HOMES_EVERY: Duration = Duration::from_secs(300);
 /// Between two looks for whether the tier is gone.
 const HOMES_LOOK: Duration = Duration::from_secs(1);
 
+/// Between two looks for wanted objects that are about to go.
+const LAST_COPIES_EVERY: Duration = Duration::from_secs(1);
+
 type Telling = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Everything that is to be told for as long as the node runs, by task.
-pub(super) fn all(store: &Arc<Store>, directory: &Arc<Directory>) -> [(&'static str, Telling); 4] {
+pub(super) fn all(store: &Arc<Store>, directory: &Arc<Directory>) -> [(&'static str, Telling); 5] {
     let both = || (store.clone(), directory.clone());
-    let ((a, b), (c, d), (e, f), (g, h)) = (both(), both(), both(), both());
+    let ((a, b), (c, d), (e, f), (g, h), (i, j)) = (both(), both(), both(), both(), both());
     [
         ("inventory", Box::pin(announce_inventory(a, b))),
         ("evictions", Box::pin(announce_evictions(c, d))),
         ("owed", Box::pin(settle(e, f))),
         ("home-inventory", Box::pin(tell_home_nodes(g, h))),
+        ("last-copies", Box::pin(find_last_copies(i, j))),
     ]
 }
 
@@ -189,6 +194,29 @@ async fn tell_home_nodes(store: Arc<Store>, directory: Arc<Directory>) {
                 () = &mut again => {}
                 () = tokio::time::sleep(HOMES_LOOK) => {}
             }
+        }
+    }
+}
+
+/// While things are being evicted, tells the store which of the next to go nobody else holds.
+async fn find_last_copies(store: Arc<Store>, directory: Arc<Directory>) {
+    let mut evicted = store.evicted();
+    loop {
+        tokio::time::sleep(LAST_COPIES_EVERY).await;
+        let before = std::mem::replace(&mut evicted, store.evicted());
+        if before == evicted || !directory.session_holds() {
+            continue;
+        }
+        // About as many of each queue's oldest.
+        let mut doubtful = store.doubtful(OTHERS_OBJECTS_MAX / 2);
+        doubtful.truncate(OTHERS_OBJECTS_MAX);
+        match directory.others(&doubtful).await {
+            Ok(others) => {
+                let known = doubtful.into_iter().zip(others);
+                let known: Vec<_> = known.map(|((key, id), others)| (key, id, others)).collect();
+                store.note_others(&known);
+            }
+            Err(error) => tracing::debug!(%error, "last copies are not known"),
         }
     }
 }

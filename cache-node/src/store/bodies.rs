@@ -1,21 +1,25 @@
 //! Body files: one sparse file an object, `bodies/<2 hex>/<16 hex>`, each chunk at its own offset.
+//! One of a known length has its space set aside at once, so that its chunks lie together and a
+//! full disk shows before the first of them.
 //!
 //! Invariants: a file's number is drawn once and never used again; at most [`OPEN_FILES_MAX`] are
 //! kept open, beyond that each access opens and closes; names come from numbers alone, so that no
 //! input ever makes a path, and no link is followed.
 //! It must not know: keys, manifests, hashes, budget.
 
+use std::collections::HashSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
+use rustix::fs::FallocateFlags;
 
-use super::FileId;
 use super::error::{Fault, StoreError};
+use super::{FileId, lock};
 
 /// Most body files kept open between accesses.
 pub(super) const OPEN_FILES_MAX: usize = 512;
@@ -34,11 +38,21 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
 pub(super) struct Bodies {
     dir: PathBuf,
     open: AtomicUsize,
+    /// Files made by this process and not removed again, while somebody asks who belongs to nothing.
+    born: Mutex<Option<HashSet<FileId>>>,
+    #[cfg(test)]
+    pub(super) faults: super::tests::Faults,
 }
 
 impl Bodies {
     pub(super) fn new(dir: PathBuf) -> Arc<Self> {
-        Arc::new(Self { dir, open: AtomicUsize::new(0) })
+        Arc::new(Self {
+            dir,
+            open: AtomicUsize::new(0),
+            born: Mutex::new(Some(HashSet::new())),
+            #[cfg(test)]
+            faults: super::tests::Faults::default(),
+        })
     }
 
     pub(super) fn path(&self, id: FileId) -> PathBuf {
@@ -53,31 +67,49 @@ impl Bodies {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::body(&path, "remove it", error))
             }
-            _ => Ok(()),
+            _ => {
+                if let Some(born) = lock(&self.born).as_mut() {
+                    born.remove(&id);
+                }
+                Ok(())
+            }
         }
     }
 
-    /// Calls `visit` with every body file's number and length. What is not named like one is not
-    /// ours, and stays.
-    pub(super) fn visit(&self, mut visit: impl FnMut(FileId, u64)) -> Result<(), StoreError> {
-        let failed = |path: &Path, error| StoreError::body(path, "list it", error);
-        for part in std::fs::read_dir(&self.dir).map_err(|error| failed(&self.dir, error))? {
-            let part = part.map_err(|error| failed(&self.dir, error))?;
-            if !part.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let path = part.path();
-            for file in std::fs::read_dir(&path).map_err(|error| failed(&path, error))? {
-                let file = file.map_err(|error| failed(&path, error))?;
-                let name = file.file_name();
-                let id = name.to_str().and_then(FileId::parse);
-                if let Some(id) = id.filter(|id| self.path(*id) == file.path()) {
-                    let length = file.metadata().map_err(|error| failed(&path, error))?.len();
-                    visit(id, length);
-                }
-            }
+    /// The body files whose names begin with that byte. What is not named like one is not ours.
+    pub(super) fn part(&self, part: u8) -> Result<Vec<FileId>, StoreError> {
+        let path = self.dir.join(format!("{part:02x}"));
+        let failed = |error| StoreError::body(&path, "list it", error);
+        let files = match std::fs::read_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files.map_err(failed)?,
+        };
+        let mut ids = Vec::new();
+        for file in files {
+            let name = file.map_err(failed)?.file_name();
+            let id = name.to_str().and_then(FileId::parse);
+            ids.extend(id.filter(|id| id.0 >> 56 == u64::from(part)));
         }
-        Ok(())
+        Ok(ids)
+    }
+
+    /// A file's length; `None` when there is none.
+    pub(super) fn length(&self, id: FileId) -> io::Result<Option<u64>> {
+        match std::fs::symlink_metadata(self.path(id)) {
+            Ok(facts) => Ok(Some(facts.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this process made the file. Only while [`Bodies::forget_born`] was not called.
+    pub(super) fn is_born(&self, id: FileId) -> bool {
+        lock(&self.born).as_ref().is_none_or(|born| born.contains(&id))
+    }
+
+    /// Nobody asks any more.
+    pub(super) fn forget_born(&self) {
+        *lock(&self.born) = None;
     }
 
     fn options() -> OpenOptions {
@@ -88,6 +120,9 @@ impl Bodies {
     }
 
     fn open_or_create(&self, id: FileId) -> io::Result<File> {
+        if let Some(born) = lock(&self.born).as_mut() {
+            born.insert(id);
+        }
         let path = self.path(id);
         let mut options = Self::options();
         options.write(true).create(true).mode(FILE_MODE);
@@ -139,21 +174,50 @@ impl BodyFile {
     /// Writes all of `data` at `offset`; makes the file when there is none.
     pub(super) fn write_at(&self, data: &[u8], offset: u64) -> Result<(), StoreError> {
         let open = |bodies: &Bodies| bodies.open_or_create(self.id);
-        self.with(open, |file| file.write_all_at(data, offset))
-            .map_err(|error| self.error("write to it", error))
+        self.with(open, |file| {
+            #[cfg(test)]
+            self.bodies.faults.meet(self.id, super::tests::Act::Write)?;
+            file.write_all_at(data, offset)
+        })
+        .map_err(|error| self.error("write to it", error))
+    }
+
+    /// Sets space aside for so many bytes; the file is no longer for it. False where the file
+    /// system cannot do that.
+    pub(super) fn set_aside(&self, bytes: u64) -> Result<bool, StoreError> {
+        let open = |bodies: &Bodies| bodies.open_or_create(self.id);
+        let set_aside = self.with(open, |file| {
+            rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, bytes)
+                .map_err(io::Error::from)
+        });
+        match set_aside {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(self.error("set space aside", error)),
+        }
     }
 
     /// Brings the file's bytes and length to the disk.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         let open = |bodies: &Bodies| bodies.open_or_create(self.id);
-        self.with(open, File::sync_data).map_err(|error| self.error("sync it", error))
+        self.with(open, |file| {
+            #[cfg(test)]
+            self.bodies.faults.meet(self.id, super::tests::Act::Sync)?;
+            file.sync_data()
+        })
+        .map_err(|error| self.error("sync it", error))
     }
 
     /// Exactly `length` bytes from `offset`, or an error: never fewer.
     pub(super) fn read_at(&self, length: usize, offset: u64) -> Result<Bytes, Fault> {
         let mut buffer = vec![0; length];
         let open = |bodies: &Bodies| Bodies::options().open(bodies.path(self.id));
-        self.with(open, |file| file.read_exact_at(&mut buffer, offset))
+        let read = |file: &File| {
+            #[cfg(test)]
+            self.bodies.faults.meet(self.id, super::tests::Act::Read)?;
+            file.read_exact_at(&mut buffer, offset)
+        };
+        self.with(open, read)
             .map_err(|error| StoreError::read_fault(&self.bodies.path(self.id), error))?;
         Ok(buffer.into())
     }
@@ -206,15 +270,29 @@ mod tests {
     }
 
     #[test]
+    fn space_is_set_aside_and_the_file_no_longer_for_it() {
+        use std::os::unix::fs::MetadataExt;
+        let (_dir, bodies) = bodies();
+        let file = BodyFile::new(FileId(7), Arc::clone(&bodies));
+        assert!(file.set_aside(1 << 20).unwrap(), "the tests' file system can do it");
+        file.write_at(b"head", 0).unwrap();
+        let facts = std::fs::metadata(bodies.path(FileId(7))).unwrap();
+        assert_eq!(facts.len(), 4);
+        assert!(facts.blocks() * 512 >= 1 << 20, "{} blocks", facts.blocks());
+    }
+
+    #[test]
     fn lists_its_own_files_only() {
         let (dir, bodies) = bodies();
         BodyFile::new(FileId(1), Arc::clone(&bodies)).write_at(b"one", 0).unwrap();
         std::fs::write(dir.path().join("00/notes.txt"), "not ours").unwrap();
         std::fs::write(dir.path().join("00/ff00000000000000"), "in the wrong folder").unwrap();
         std::fs::write(dir.path().join("README"), "not ours").unwrap();
-        let mut seen = Vec::new();
-        bodies.visit(|id, length| seen.push((id, length))).unwrap();
-        assert_eq!(seen, [(FileId(1), 3)]);
+        assert_eq!(bodies.part(0).unwrap(), [FileId(1)]);
+        assert_eq!(bodies.part(0xff).unwrap(), []);
+        assert_eq!(bodies.length(FileId(1)).unwrap(), Some(3));
+        assert_eq!(bodies.length(FileId(2)).unwrap(), None);
+        assert!(bodies.is_born(FileId(1)) && !bodies.is_born(FileId(0xff << 56)));
         bodies.remove(FileId(1)).unwrap();
         bodies.remove(FileId(1)).unwrap();
     }

@@ -13,9 +13,10 @@ use shoal_proto::Manifest;
 
 use super::bodies::{Bodies, BodyFile, KeptOpen};
 use super::budget::{Budget, Pin, Reservation};
-use super::catalog::{Catalog, Place};
+use super::catalog::Catalog;
 use super::error::{Fault, StoreError};
 use super::memory::Memory;
+use super::record::{BodyRow, Place};
 use super::{FileId, lock};
 use crate::tasks::{self, Tasks};
 
@@ -56,12 +57,16 @@ impl Disk {
     pub(super) fn reclaim(&self, reclaim: Reclaim) -> Result<(), StoreError> {
         let Reclaim { id, place, chunks, reservation, open } = reclaim;
         self.memory.forget(id, chunks);
-        let freed = match place {
+        let removed = match place {
             Place::File => self.bodies.remove(id),
-            Place::Inline if reservation.bytes() > 0 => self.catalog.delete_body(id),
             Place::Inline => Ok(()),
         };
         drop(open);
+        // A note that stays costs the next opening a look.
+        let freed = removed.and_then(|()| {
+            let settled = self.catalog.settle(BodyRow { file: id, place });
+            if place == Place::File { Ok(()) } else { settled }
+        });
         match freed {
             Ok(()) => drop(reservation),
             Err(_) => reservation.forfeit(),

@@ -15,32 +15,41 @@
 //! | [`catalog`], [`bodies`], [`body`] | what is on disk |
 //! | [`memory`] | what is in memory |
 //! | [`budget`] | the ledger of body bytes |
-//! | [`recover`] | opening after whatever happened |
+//! | [`record`], [`charge`] | what a body's row says, and what an object takes of the budget |
+//! | [`recover`], [`scrub`] | opening after whatever happened; the look at every file afterwards |
 //!
 //! Invariants:
 //! - A chunk is readable only after it was verified, by the caller before it is written and here
 //!   whenever it comes from disk.
 //! - An object is found only once all its bytes are on disk (`fdatasync`, then the catalog). A kill
 //!   loses nothing finished; a power cut loses at most the newest 64 MiB, whole; neither tears one.
-//! - Body bytes, whole or being filled or removed and still read, never pass the budget.
+//! - What objects take (bodies, manifests, records), whole or being filled or removed and still
+//!   read, never passes the budget.
 //! - What was stored under a key is replaced in one step; its readers go on with what they have.
 //! - All disk work runs on the blocking pool; what is in memory is found without a wait.
 //! - An act once begun ends, even when the future that asked for it is dropped.
 //!
-//! It must not know: the index, peers, HTTP, freshness. Not here: leaving last copies of wanted
-//! objects until last, which the index would have to say.
+//! It must not know: the index, peers, HTTP, freshness. How many others hold an object it is told
+//! ([`Store::note_others`]), so that last copies of wanted objects leave last.
+//!
+//! Not here: eviction of part of an object. An object is stored whole or not at all; one of 10 GiB
+//! leaves at once, and gives way for 10 GiB. A part would only pay if readers went to peers for the
+//! rest, chunk by chunk, and that is for the read path to learn first.
 
 mod bodies;
 mod body;
 mod budget;
 mod catalog;
+mod charge;
 mod error;
 pub mod eviction;
 mod memory;
 mod object;
 mod partial;
+mod record;
 mod recover;
 mod room;
+mod scrub;
 mod shared;
 mod table;
 mod written;
@@ -71,9 +80,13 @@ use crate::tasks;
 pub const LIST_MAX: usize = 1024;
 /// One object is kept for so many bytes of budget, so that small ones fill no RAM.
 const BYTES_PER_OBJECT: u64 = 4096;
-/// Objects that are kept however small the budget is, and however large: about 1 GiB of RAM.
-const OBJECTS_MIN: usize = 4096;
-const OBJECTS_MAX: usize = 4 * 1024 * 1024;
+/// Objects that are kept however small the budget is; no configuration asks for fewer.
+pub const OBJECTS_MIN: usize = 4096;
+/// No configuration asks for more.
+pub const OBJECTS_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of RAM that an object takes beside the memory tier: its entry, its place in the queues
+/// and its share of what is remembered of those that left.
+pub const OBJECT_BYTES: usize = 640;
 /// Times that a lookup begins again because the object changed meanwhile.
 const LOOKUPS_MAX: usize = 4;
 /// How long [`Store::close`] waits for space that is being freed.
@@ -84,17 +97,19 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 pub struct StoreConfig {
     /// The node's data directory: the store makes its own folder `store` in it.
     pub dir: PathBuf,
-    /// Most body bytes on disk. Manifests and headers come on top: about 1 KiB an object and
-    /// 128 bytes a MiB.
+    /// Most bytes on disk of bodies and of what describes them.
     pub budget_bytes: u64,
     /// Most bytes of chunks and manifests in the memory tier.
     pub memory_bytes: u64,
+    /// Most objects: each takes up to [`OBJECT_BYTES`] of RAM. RocksDB's caches and buffers come on
+    /// top, about 64 MiB.
+    pub objects_max: usize,
 }
 
 /// How much is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// Body bytes accounted for: stored, being filled, removed and still read.
+    /// Bytes accounted for: stored, being filled, removed and still read.
     pub bytes: u64,
     /// The budget.
     pub budget_bytes: u64,
@@ -112,21 +127,24 @@ pub struct Store {
 
 impl Store {
     /// Opens the store in its directory, which is made when there is none; removes what an earlier
-    /// process left unfinished, and the oldest objects when the budget is smaller now.
+    /// process left unfinished, and the oldest objects when the budget is smaller now. It reads no
+    /// more than a record an object; every file is looked at afterwards, in the background.
     ///
     /// # Errors
     /// When the directory cannot be used, or another process uses it.
     pub async fn open(config: StoreConfig, metrics: StoreMetrics) -> Result<Arc<Self>, StoreError> {
-        let shared =
+        let opened =
             tasks::blocking("store-open", move || recover::open(&config, metrics)).await??;
-        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+        let shared = Arc::new(opened.shared);
+        opened.scrub.run(&shared);
+        Ok(Arc::new(Self { shared }))
     }
 
     /// The object stored under `key`; counts as a use for eviction. Waits for the disk only when
     /// the manifest is not in the memory tier. One that proves damaged is dropped, and is `None`.
     pub async fn get(&self, key: &ObjectKey) -> Option<Arc<StoredObject>> {
         for _ in 0..LOOKUPS_MAX {
-            let found = self.shared.find(key)?;
+            let found = self.shared.find_wanted(key)?;
             let cached = self.shared.disk.memory.manifest(found.body.id());
             let described = match cached {
                 Some(described) => Some(described),
@@ -171,12 +189,16 @@ impl Store {
     /// Gives the stored object newer headers and freshness: the same object under a new manifest.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when that object is not, or no longer, stored under its key.
+    /// [`StoreError::NotFound`] when that object is not, or no longer, stored under its key;
+    /// [`StoreError::NoRoom`] when the newer headers are longer and there is none for them.
     pub async fn refresh(&self, manifest: Manifest) -> Result<Arc<StoredObject>, StoreError> {
         let shared = Arc::clone(&self.shared);
+        let charge_bytes = charge::of_object(manifest.head(), manifest.length());
+        let has = lock(&shared.table).get(&manifest.head().key).map(table::Entry::bytes);
+        let growth = shared.reserve(has.map_or(0, |has| charge_bytes.saturating_sub(has))).await?;
         let renew = move || {
             let described = Described::new(manifest);
-            let found = shared.renew(&described)?;
+            let found = shared.renew(&described, growth)?;
             Ok(StoredObject::new(shared, described, found.body, found.place))
         };
         tasks::blocking("store-refresh", renew).await?
@@ -242,6 +264,26 @@ impl Store {
         self.shared.losses.subscribe()
     }
 
+    /// Wanted objects among about the next `limit` to go of which nobody has said how many others
+    /// hold them.
+    pub fn doubtful(&self, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
+        lock(&self.shared.table).doubtful(limit.min(LIST_MAX))
+    }
+
+    /// So many others hold these objects. Of those that were asked for, the ones that nobody else
+    /// holds are passed over when something has to go, a bounded number of times.
+    pub fn note_others(&self, others: &[(ObjectKey, ObjectId, u32)]) {
+        let mut table = lock(&self.shared.table);
+        for (key, object_id, others) in others {
+            table.note_others(key, *object_id, *others);
+        }
+    }
+
+    /// How many objects were evicted so far.
+    pub fn evicted(&self) -> u64 {
+        self.shared.metrics.evictions.get()
+    }
+
     /// Brings everything to the disk and waits for space that is being freed. For a graceful stop;
     /// without it nothing finished is lost either, short of a power cut.
     pub async fn close(&self) {
@@ -260,7 +302,7 @@ impl Store {
 }
 
 /// A body's number: names its file or its row in the catalog.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct FileId(u64);
 
 impl FileId {
@@ -283,10 +325,10 @@ impl fmt::Display for FileId {
     }
 }
 
-/// Most objects within a budget.
-fn objects_max(budget_bytes: u64) -> usize {
-    let objects = usize::try_from(budget_bytes / BYTES_PER_OBJECT).unwrap_or(OBJECTS_MAX);
-    objects.clamp(OBJECTS_MIN, OBJECTS_MAX)
+/// Most objects within a configuration.
+fn objects_max(config: &StoreConfig) -> usize {
+    let fit = usize::try_from(config.budget_bytes / BYTES_PER_OBJECT).unwrap_or(OBJECTS_MAX);
+    fit.min(config.objects_max).clamp(OBJECTS_MIN, OBJECTS_MAX)
 }
 
 /// A lock whose holders do not panic half-way: what they left is whole.

@@ -10,9 +10,9 @@ use bytes::Bytes;
 use shoal_proto::{ChunkHash, Manifest, ManifestId, ObjectId};
 
 use super::body::Body;
-use super::catalog::Place;
 use super::error::{Fault, StoreError};
 use super::memory::Described;
+use super::record::Place;
 use super::shared::Shared;
 use crate::metrics::Tier;
 use crate::tasks;

@@ -2,9 +2,11 @@
 //!
 //! Invariants: a chunk is readable once it is written, never before; the object is in the catalog
 //! once all of it is on disk, never before; every byte on disk is reserved first. Dropped without
-//! [`PartialObject::finish`] it gives back its space. In RAM stands only what is bounded: hashes,
+//! [`PartialObject::finish`] it gives back its space. What one failed sync may have lost is never
+//! called stored, whatever a later one says. In RAM stands only what is bounded: hashes,
 //! and a body small enough for the catalog.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,17 +16,20 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::{Body, Reclaim};
 use super::budget::Reservation;
-use super::catalog::Place;
 use super::error::{Fault, Full, StoreError};
 use super::memory::Described;
 use super::object::StoredObject;
+use super::record::{BodyRow, Place};
 use super::shared::{Finished, PARTIALS_MAX, Shared};
 use super::written::Written;
-use super::{FileId, lock};
+use super::{FileId, charge, lock};
 use crate::tasks;
 
 /// What is evicted when the disk is too full for an object's record, in bytes.
 const RECORD_ROOM_BYTES: u64 = 1024 * 1024;
+/// A file is synced once in so many bytes written to it: neither does its end wait for all of a
+/// large body, nor does the kernel hold more than this of it in memory that it cannot free.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 
 /// An object being filled. Share it by `Arc`; the last one dropped ends it.
 #[derive(Debug)]
@@ -38,6 +43,8 @@ struct Inner {
     head: Arc<ObjectHead>,
     body: Arc<Body>,
     state: Mutex<State>,
+    file: Mutex<FileState>,
+    unsynced_bytes: AtomicU64,
     finish_turn: Mutex<()>,
     _permit: OwnedSemaphorePermit,
 }
@@ -51,6 +58,16 @@ struct State {
     in_file: bool,
     damaged: Option<u32>,
     done: Option<Arc<StoredObject>>,
+}
+
+/// What was done for the file before the first write to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileState {
+    Nothing,
+    /// It takes space as it grows.
+    Growing,
+    /// Its space is set aside.
+    SetAside,
 }
 
 /// A chunk on its way to the disk.
@@ -69,7 +86,11 @@ impl PartialObject {
             let cause = Full::Partials { partials_max: PARTIALS_MAX };
             shared.full(head.length.unwrap_or(0), cause)
         })?;
-        let reservation = shared.reserve(head.length.unwrap_or(0)).await?;
+        let charge_bytes = match head.length {
+            Some(length) => charge::of_object(&head, length),
+            None => charge::of_head(&head),
+        };
+        let reservation = shared.reserve(charge_bytes).await?;
         let id = FileId::draw().map_err(|e| StoreError::body(&shared.dir, "name a file", e))?;
         let body = Body::new(id, &shared.disk, &shared.budget, reservation.bytes());
         let state =
@@ -79,6 +100,8 @@ impl PartialObject {
             head: Arc::new(head),
             body,
             state: Mutex::new(state),
+            file: Mutex::new(FileState::Nothing),
+            unsynced_bytes: AtomicU64::new(0),
             finish_turn: Mutex::default(),
             _permit: permit,
         };
@@ -122,7 +145,7 @@ impl PartialObject {
         let bytes = data.len() as u64;
         let growth = match self.inner.head.length {
             Some(_) => None,
-            None => Some(self.inner.shared.reserve(bytes).await?),
+            None => Some(self.inner.shared.reserve(charge::of_chunk(index, bytes)).await?),
         };
         let chunk = Chunk { index, data, hash, growth };
         // A first chunk this short is all of the body: it is checked against the length above.
@@ -135,7 +158,7 @@ impl PartialObject {
         if !error.is_disk_full() {
             return Err(error);
         }
-        self.inner.shared.relieve(bytes).await?;
+        self.inner.shared.relieve(self.inner.needed_bytes(bytes)).await?;
         self.write_to_file(chunk).await?.1
     }
 
@@ -212,17 +235,59 @@ impl Inner {
     }
 
     fn write_now(&self, chunk: &mut Chunk) -> Result<(), StoreError> {
-        self.shared.check_disk(chunk.data.len() as u64)?;
-        let offset = {
-            let mut state = lock(&self.state);
-            state.in_file = true;
-            state.written.offset(chunk.index)
-        };
-        let written = self.body.file().write_at(&chunk.data, offset);
-        written.map_err(|e| e.while_writing(&self.shared.dir, chunk.data.len() as u64))?;
+        let bytes = chunk.data.len() as u64;
+        let offset = lock(&self.state).written.offset(chunk.index);
+        let written = self.prepare(bytes).and_then(|()| {
+            self.body.file().write_at(&chunk.data, offset)?;
+            self.sync_when_due(bytes)
+        });
+        written.map_err(|error| error.while_writing(&self.shared.dir, bytes))?;
         self.shared.disk.memory.copy_chunk(self.body.id(), chunk.index, &chunk.data);
         self.record(&mut lock(&self.state), chunk);
         Ok(())
+    }
+
+    /// What the file system must have for the next write of so many bytes.
+    fn needed_bytes(&self, bytes: u64) -> u64 {
+        match *lock(&self.file) {
+            FileState::Nothing => self.head.length.unwrap_or(bytes),
+            FileState::Growing | FileState::SetAside => bytes,
+        }
+    }
+
+    /// Before the first write: notes that there is a file without a record, sets its space aside.
+    fn prepare(&self, bytes: u64) -> Result<(), StoreError> {
+        let mut file = lock(&self.file);
+        match *file {
+            FileState::SetAside => return Ok(()),
+            FileState::Growing => {
+                drop(file);
+                return self.shared.check_disk(bytes);
+            }
+            FileState::Nothing => {}
+        }
+        let length = self.head.length;
+        self.shared.check_disk(length.unwrap_or(bytes))?;
+        self.shared.disk.catalog.note(BodyRow { file: self.body.id(), place: Place::File })?;
+        lock(&self.state).in_file = true;
+        let set_aside = length.map_or(Ok(false), |length| self.body.file().set_aside(length))?;
+        *file = if set_aside { FileState::SetAside } else { FileState::Growing };
+        Ok(())
+    }
+
+    fn sync_when_due(&self, bytes: u64) -> Result<(), StoreError> {
+        let unsynced_bytes = self.unsynced_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if unsynced_bytes < SYNC_BYTES {
+            return Ok(());
+        }
+        self.unsynced_bytes.store(0, Ordering::Release);
+        self.sync()
+    }
+
+    /// After a failed sync the kernel may have let go of what it could not write, and the next
+    /// sync would say that all is well: there is none.
+    fn sync(&self) -> Result<(), StoreError> {
+        self.body.file().sync().inspect_err(|_| lock(&self.state).damaged = Some(0))
     }
 
     fn record(&self, state: &mut State, chunk: &mut Chunk) {
@@ -286,13 +351,15 @@ impl Inner {
     ) -> Result<Arc<StoredObject>, StoreError> {
         self.shared.check_disk(inline.as_ref().map_or(0, |body| body.len() as u64))?;
         if place == Place::File {
-            // After a failed sync the kernel may have let go of what it could not write, and the
-            // next sync would say that all is well: there is none.
-            let synced = self.body.file().sync();
-            synced.inspect_err(|_| lock(&self.state).damaged = Some(0))?;
+            self.sync()?;
         }
-        let finished =
-            Finished { described: &described, body: &self.body, inline: inline.as_deref() };
+        let charge_bytes = lock(&self.state).reservation.bytes();
+        let finished = Finished {
+            described: &described,
+            body: &self.body,
+            inline: inline.as_deref(),
+            charge_bytes,
+        };
         self.shared.commit(&finished, || lock(&self.state).reservation.take())?;
         if let Some(inline) = inline.filter(|body| !body.is_empty()) {
             self.shared.disk.memory.put_chunk(self.body.id(), 0, inline);

@@ -1,11 +1,13 @@
-//! Opening a store: locks the directory, opens the catalog, and makes disk and catalog agree.
+//! Opening a store: locks the directory, opens the catalog, and frees what it notes as left over.
 //!
-//! What a crash leaves behind is one of: a file or a small body without a record (filled, never
-//! finished; or evicted, not yet unlinked), a record without its file or with a short one (the
-//! power went before the directory was written). All of these go. What is left was finished.
+//! What a kill leaves behind is a body without a record: being filled, or being freed. The catalog
+//! notes each such one, and all of them go before the store is used. So an opening reads the
+//! records, and neither manifests nor bodies nor the bodies' directories, however many there are.
+//! What only a power cut can leave (a file whose note was lost, a record whose file was) is found
+//! by [`super::scrub`] while the store works; until then such a file is in no budget.
 //! Then the budget is applied: it may be smaller than last time, and the oldest go for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,10 +17,12 @@ use shoal_proto::ObjectKey;
 
 use super::bodies::{Bodies, make_directory};
 use super::body::Disk;
-use super::budget::Budget;
-use super::catalog::{Catalog, Place, Record};
+use super::budget::{Budget, Reservation};
+use super::catalog::Catalog;
 use super::error::{Fault, StoreError};
 use super::memory::Memory;
+use super::record::{BodyRow, Place, Record};
+use super::scrub::Scrub;
 use super::shared::Shared;
 use super::table::{Entry, Table};
 use super::{FileId, StoreConfig, objects_max};
@@ -31,34 +35,43 @@ const BODIES_DIR: &str = "bodies";
 const LOCK_FILE: &str = "LOCK";
 const LOCK_MODE: u32 = 0o600;
 
-/// A catalog and a disk that agree.
-struct Scrubbed {
+/// What the catalog says is stored.
+struct Recovered {
     records: Vec<(ObjectKey, Record)>,
     leftover_bodies: usize,
     leftover_records: usize,
 }
 
+/// An opened store, and what is still to be looked at.
+pub(super) struct Opened {
+    pub(super) shared: Shared,
+    pub(super) scrub: Scrub,
+}
+
 /// Opens the store's directory, making it when there is none. Blocks.
-pub(super) fn open(config: &StoreConfig, metrics: StoreMetrics) -> Result<Shared, StoreError> {
+pub(super) fn open(config: &StoreConfig, metrics: StoreMetrics) -> Result<Opened, StoreError> {
     let dir = config.dir.join(STORE_DIR);
     let lock_file = lock_directory(&dir)?;
     let bodies_dir = dir.join(BODIES_DIR);
     make_directory(&bodies_dir)
         .map_err(|error| StoreError::directory(&bodies_dir, "create it", error))?;
     let bodies = Bodies::new(bodies_dir);
-    let (catalog, scrubbed) = open_catalog(&dir.join(CATALOG_DIR), &bodies)?;
+    let (catalog, recovered) = open_catalog(&dir.join(CATALOG_DIR), &bodies)?;
     metrics.budget_bytes.set(i64::try_from(config.budget_bytes).unwrap_or(i64::MAX));
     let budget = Budget::new(config.budget_bytes, metrics.bytes.clone());
     let memory = Memory::new(config.memory_bytes, metrics.memory_bytes.clone());
     let disk = Arc::new(Disk::new(catalog, bodies, memory));
-    let Scrubbed { records, leftover_bodies, leftover_records } = scrubbed;
-    let table = restore(records, &disk, &budget)?;
+    let Recovered { records, leftover_bodies, leftover_records } = recovered;
+    let scrub = Scrub::new(&records);
+    let objects_max = objects_max(config);
+    let table = restore(records, &disk, &budget, objects_max)?;
     let (objects, bytes) = (table.len(), budget.used());
     tracing::info!(
         dir = %dir.display(), objects, bytes, leftover_bodies, leftover_records, "store opened"
     );
     metrics.objects.set(i64::try_from(objects).unwrap_or(i64::MAX));
-    Ok(Shared::new((dir, lock_file), disk, budget, table, metrics))
+    let shared = Shared::new((dir, lock_file), disk, budget, (table, objects_max), metrics);
+    Ok(Opened { shared, scrub })
 }
 
 fn lock_directory(dir: &Path) -> Result<File, StoreError> {
@@ -75,13 +88,13 @@ fn lock_directory(dir: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Opens the catalog and scrubs. A catalog that RocksDB finds damaged is made anew: what a cache
-/// has lost, it fetches again.
-fn open_catalog(path: &Path, bodies: &Bodies) -> Result<(Catalog, Scrubbed), StoreError> {
+/// Opens the catalog and frees what it notes. A catalog that RocksDB finds damaged is made anew:
+/// what a cache has lost, it fetches again.
+fn open_catalog(path: &Path, bodies: &Bodies) -> Result<(Catalog, Recovered), StoreError> {
     let attempt = || {
         let catalog = Catalog::open(path)?;
-        let scrubbed = scrub(&catalog, bodies)?;
-        Ok((catalog, scrubbed))
+        let recovered = recover(&catalog, bodies)?;
+        Ok((catalog, recovered))
     };
     let reason = match attempt() {
         Ok(opened) => return Ok(opened),
@@ -97,80 +110,98 @@ fn open_catalog(path: &Path, bodies: &Bodies) -> Result<(Catalog, Scrubbed), Sto
     })
 }
 
-/// Removes what belongs to nothing.
-fn scrub(catalog: &Catalog, bodies: &Bodies) -> Result<Scrubbed, Fault> {
+/// Reads the records, and frees what belongs to none.
+fn recover(catalog: &Catalog, bodies: &Bodies) -> Result<Recovered, Fault> {
     let mut records = Vec::new();
-    let mut gone = Vec::new();
+    let mut unreadable = Vec::new();
     catalog.visit_records(|key, record| match record {
         Some(record) => records.push((key, record)),
-        None => gone.push(key),
+        None => unreadable.push(key),
     })?;
-    let (whole, leftover_bodies) = scrub_bodies(&records, catalog, bodies)?;
-    records.retain(|(key, record)| {
-        let keep = record.length == 0 || whole.contains(&record.file);
-        if !keep {
-            gone.push(*key);
-        }
-        keep
-    });
-    gone.iter().try_for_each(|key| catalog.delete(key))?;
-    Ok(Scrubbed { records, leftover_bodies, leftover_records: gone.len() })
+    unreadable.iter().try_for_each(|key| catalog.delete(key, None))?;
+    let leftover_bodies = if catalog.is_new() {
+        remove_all(bodies)?
+    } else {
+        let leftovers = catalog.leftovers()?;
+        let count = leftovers.len();
+        free(leftovers, &records, catalog, bodies)?;
+        count
+    };
+    Ok(Recovered { records, leftover_bodies, leftover_records: unreadable.len() })
 }
 
-/// The bodies that are all there, and how many others were removed.
-fn scrub_bodies(
+/// A catalog that was made anew knows none of the bodies.
+fn remove_all(bodies: &Bodies) -> Result<usize, StoreError> {
+    let mut count = 0;
+    for part in 0..=u8::MAX {
+        let files = bodies.part(part)?;
+        files.iter().try_for_each(|file| bodies.remove(*file))?;
+        count += files.len();
+    }
+    Ok(count)
+}
+
+fn free(
+    leftovers: Vec<BodyRow>,
     records: &[(ObjectKey, Record)],
     catalog: &Catalog,
     bodies: &Bodies,
-) -> Result<(HashSet<FileId>, usize), Fault> {
-    let known: HashMap<FileId, &Record> =
-        records.iter().map(|(_, record)| (record.file, record)).collect();
-    let mut whole = HashSet::new();
-    let (mut files, mut rows) = (Vec::new(), Vec::new());
-    bodies.visit(|id, length| {
-        let record = known.get(&id).filter(|record| record.place == Place::File);
-        if record.is_some_and(|record| record.length == length) {
-            whole.insert(id);
-        } else {
-            files.push(id);
+) -> Result<(), StoreError> {
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    // Never both; but what has a record stays, whatever a note says.
+    let kept: HashSet<FileId> = records.iter().map(|(_, record)| record.file).collect();
+    for body in leftovers.into_iter().filter(|body| !kept.contains(&body.file)) {
+        if body.place == Place::File {
+            bodies.remove(body.file)?;
         }
-    })?;
-    catalog.visit_bodies(|id| {
-        if known.get(&id).is_some_and(|record| record.place == Place::Inline) {
-            whole.insert(id);
-        } else {
-            rows.push(id);
-        }
-    })?;
-    files.iter().try_for_each(|id| bodies.remove(*id))?;
-    rows.iter().try_for_each(|id| catalog.delete_body(*id))?;
-    Ok((whole, files.len() + rows.len()))
+        catalog.settle(body)?;
+    }
+    Ok(())
 }
 
-/// Fills the table, oldest first, with as many of the newest as the budget has room for.
+/// Fills the table with as many of the newest as the budget has room for. `records` come in key
+/// order.
 fn restore(
-    mut records: Vec<(ObjectKey, Record)>,
+    records: Vec<(ObjectKey, Record)>,
     disk: &Disk,
     budget: &Arc<Budget>,
+    objects_max: usize,
 ) -> Result<Table, StoreError> {
-    records.sort_by_key(|(_, record)| std::cmp::Reverse(record.stored_ms));
-    let mut kept = Vec::new();
-    for (key, record) in records {
-        let room = kept.len() < objects_max(budget.limit());
-        let reservation = if room { budget.reserve(record.length) } else { None };
-        let Some(reservation) = reservation else {
-            disk.catalog.delete(&key)?;
-            match record.place {
-                Place::File => disk.bodies.remove(record.file)?,
-                Place::Inline => disk.catalog.delete_body(record.file)?,
+    let mut newest_first: Vec<usize> = (0..records.len()).collect();
+    newest_first.sort_by_key(|at| std::cmp::Reverse(records[*at].1.stored_ms));
+    let mut reservations: Vec<Option<Reservation>> = Vec::new();
+    reservations.resize_with(records.len(), || None);
+    let mut kept = 0;
+    for at in &newest_first {
+        if kept < objects_max {
+            reservations[*at] = budget.reserve(records[*at].1.charge_bytes);
+            kept += usize::from(reservations[*at].is_some());
+        }
+    }
+    let mut objects = Vec::with_capacity(kept);
+    // Where in `objects` a record went; of those that go, nobody asks.
+    let mut places = vec![usize::MAX; records.len()];
+    for (at, ((key, record), reservation)) in records.into_iter().zip(reservations).enumerate() {
+        match reservation {
+            Some(reservation) => {
+                places[at] = objects.len();
+                objects.push((key, Entry::new(&record, reservation, Weak::new())));
             }
-            continue;
-        };
-        kept.push((key, Entry::new(&record, reservation, Weak::new())));
+            None => drop_surplus(&key, &record, disk)?,
+        }
     }
-    let mut table = Table::new(budget.limit());
-    for (key, entry) in kept.into_iter().rev() {
-        table.restore(key, entry);
-    }
+    let mut table = Table::new(budget.limit(), objects_max);
+    let oldest_first = newest_first.into_iter().rev().map(|at| places[at]);
+    table.restore(objects, oldest_first.filter(|at| *at != usize::MAX));
     Ok(table)
+}
+
+fn drop_surplus(key: &ObjectKey, record: &Record, disk: &Disk) -> Result<(), StoreError> {
+    disk.catalog.delete(key, Some(record.row()))?;
+    if record.place == Place::File {
+        disk.bodies.remove(record.file)?;
+    }
+    disk.catalog.settle(record.row())
 }

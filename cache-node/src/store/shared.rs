@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use shoal_proto::{ObjectHead, ObjectId, ObjectKey};
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::body::{Body, Disk};
 use super::budget::{Budget, Reservation};
-use super::catalog::{Place, Record};
 use super::error::{Fault, Full, StoreError};
 use super::memory::Described;
+use super::record::{Place, Record};
 use super::table::{Entry, Found, Table, Victims};
-use super::{FileId, lock, objects_max};
+use super::{FileId, lock};
 use crate::clock;
 use crate::metrics::StoreMetrics;
 
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) partials: Arc<Semaphore>,
     pub(super) table: Mutex<Table>,
     pub(super) evict_turn: Arc<tokio::sync::Mutex<()>>,
+    pub(super) objects_max: usize,
+    pub(super) scrub: watch::Sender<bool>,
     commit_turn: Mutex<()>,
     /// Locked while the store lives.
     _lock_file: std::fs::File,
@@ -50,6 +52,8 @@ pub(super) struct Finished<'a> {
     pub(super) body: &'a Arc<Body>,
     /// The body itself where it is small enough.
     pub(super) inline: Option<&'a [u8]>,
+    /// What it takes of the budget.
+    pub(super) charge_bytes: u64,
 }
 
 /// An object that is out of table and catalog; its space is still to be freed.
@@ -70,7 +74,7 @@ impl Shared {
         (dir, lock_file): (PathBuf, std::fs::File),
         disk: Arc<Disk>,
         budget: Arc<Budget>,
-        table: Table,
+        (table, objects_max): (Table, usize),
         metrics: StoreMetrics,
     ) -> Self {
         Self {
@@ -82,6 +86,8 @@ impl Shared {
             partials: Arc::new(Semaphore::new(PARTIALS_MAX)),
             table: Mutex::new(table),
             evict_turn: Arc::default(),
+            objects_max,
+            scrub: watch::Sender::new(false),
             commit_turn: Mutex::default(),
             _lock_file: lock_file,
         }
@@ -94,6 +100,19 @@ impl Shared {
     /// Finds an object for a reader, who holds it from now on. Never waits for the disk.
     pub(super) fn find(&self, key: &ObjectKey) -> Option<Found> {
         lock(&self.table).find(key, &self.disk, &self.budget)
+    }
+
+    /// The same for one who wants it: a miss that a larger store would have been spared counts.
+    pub(super) fn find_wanted(&self, key: &ObjectKey) -> Option<Found> {
+        let mut table = lock(&self.table);
+        let found = table.find(key, &self.disk, &self.budget);
+        if found.is_none()
+            && let Some(bytes) = table.ghost_hit(key)
+        {
+            self.metrics.ghost_hits.inc();
+            self.metrics.ghost_hit_bytes.inc_by(bytes);
+        }
+        found
     }
 
     /// Makes a finished object visible: catalog first, then table. `reservation` is asked for the
@@ -128,7 +147,7 @@ impl Shared {
         finished: &Finished<'_>,
         reservation: impl FnOnce() -> Reservation,
     ) -> Result<Option<Lost>, StoreError> {
-        let Finished { described, body, inline } = *finished;
+        let Finished { described, body, inline, charge_bytes } = *finished;
         let manifest = &described.manifest;
         let key = manifest.head().key;
         let record = Record {
@@ -138,8 +157,11 @@ impl Shared {
             length: manifest.length(),
             chunks: manifest.chunk_count(),
             stored_ms: clock::unix_ms(),
+            charge_bytes,
         };
-        self.disk.catalog.put(&record, manifest, inline.filter(|body| !body.is_empty()))?;
+        let replaced = lock(&self.table).get(&key).map(Entry::row);
+        let inline = inline.filter(|body| !body.is_empty());
+        self.disk.catalog.put(&record, manifest, inline, replaced)?;
         let entry = Entry::new(&record, reservation(), Arc::downgrade(body));
         let mut table = lock(&self.table);
         self.disk.memory.put_manifest(record.file, Arc::clone(described));
@@ -154,7 +176,7 @@ impl Shared {
 
     /// Keeps the number of objects, and with it RAM and catalog, within its bound.
     fn take_surplus(&self, key: &ObjectKey, turn: &Turn<'_>) -> Result<Option<Lost>, StoreError> {
-        let objects_max = objects_max(self.budget.limit());
+        let objects_max = self.objects_max;
         let table = lock(&self.table);
         if table.len() < objects_max || table.get(key).is_some() {
             return Ok(None);
@@ -166,7 +188,8 @@ impl Shared {
 
     /// Takes the object to go next out of table and catalog; `None` when none can go.
     pub(super) fn take_victim(&self, victims: Victims, turn: &Turn<'_>) -> Option<Lost> {
-        let (key, entry) = lock(&self.table).take_victim(victims)?;
+        let (key, entry, spared) = lock(&self.table).take_victim(victims)?;
+        self.metrics.last_copies_spared.inc_by(spared);
         self.metrics.evictions.inc();
         self.metrics.evicted_bytes.inc_by(entry.bytes());
         Some(self.lose(&key, entry, turn))
@@ -174,7 +197,7 @@ impl Shared {
 
     fn lose(&self, key: &ObjectKey, entry: Entry, _turn: &Turn<'_>) -> Lost {
         self.metrics.objects.set(lock(&self.table).len() as i64);
-        let deleted = self.disk.catalog.delete(key);
+        let deleted = self.disk.catalog.delete(key, Some(entry.row()));
         self.tell(*key, entry.object_id);
         Lost { entry, deleted }
     }
@@ -203,15 +226,21 @@ impl Shared {
         freed.map(|()| bytes)
     }
 
-    /// Gives a stored object another manifest. Blocks.
-    pub(super) fn renew(&self, described: &Arc<Described>) -> Result<Found, StoreError> {
+    /// Gives a stored object another manifest, which takes `growth` more of the budget. Blocks.
+    pub(super) fn renew(
+        &self,
+        described: &Arc<Described>,
+        growth: Reservation,
+    ) -> Result<Found, StoreError> {
         let key = described.manifest.head().key;
         let _turn = self.commit_turn();
         let stored = self.find(&key).filter(|found| found.object_id == described.object_id);
         let Some(found) = stored else { return Err(StoreError::NotFound { key }) };
-        self.disk.catalog.put_manifest(&described.manifest)?;
+        let charge_bytes = found.charge_bytes + growth.bytes();
+        self.disk.catalog.put_manifest(&described.manifest, charge_bytes)?;
+        found.body.grow(growth.bytes());
         let mut table = lock(&self.table);
-        table.renew(&key);
+        table.renew(&key, growth);
         self.disk.memory.put_manifest(found.body.id(), Arc::clone(described));
         Ok(found)
     }

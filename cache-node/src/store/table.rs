@@ -1,12 +1,12 @@
 //! The catalog in RAM: for every key what is needed to find, list, count and evict its object,
-//! about 250 bytes each; manifests are not here but in the memory tier, within its bound.
+//! at most [`super::OBJECT_BYTES`] each; manifests are not here but in the memory tier, within its bound.
 //!
 //! Invariants: an entry is here if and only if its record is in the catalog, but for the moment
 //! between the two writes that only the holder of [`super::shared::Turn`] sees; every
 //! entry is known to the eviction core with its body's length, and no other key is.
 //! It must not know: disk. Its callers hold its lock for lookups only.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
@@ -16,11 +16,14 @@ use shoal_proto::{ObjectId, ObjectKey};
 use super::FileId;
 use super::body::{Body, Disk, Reclaim};
 use super::budget::{Budget, Reservation};
-use super::catalog::{Place, Record};
-use super::eviction::S3Fifo;
+use super::eviction::{Departed, S3Fifo};
+use super::record::{BodyRow, Place, Record};
 
 /// Small objects passed over in one search for a file.
 const PASSED_MAX: usize = 10_000;
+
+/// Passes over a last copy, since it was last used.
+const SPARES_MAX: u8 = 2;
 
 /// Who may be evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,15 +46,38 @@ pub(super) struct Entry {
     reservation: Reservation,
     /// Whoever reads it.
     body: Weak<Body>,
+    /// Whether it was asked for since it came.
+    wanted: bool,
+    /// Times it was passed over as a last copy since it was last asked for.
+    spares: u8,
+    /// How many others hold it, where somebody said so since it was passed over last.
+    others: Option<u32>,
 }
 
 impl Entry {
     pub(super) fn new(record: &Record, reservation: Reservation, body: Weak<Body>) -> Self {
         let Record { file, place, object_id, chunks, .. } = *record;
-        Self { object_id, file, place, chunks, generation: 0, reservation, body }
+        let (generation, wanted, spares, others) = (0, false, 0, None);
+        Self {
+            object_id,
+            file,
+            place,
+            chunks,
+            generation,
+            reservation,
+            body,
+            wanted,
+            spares,
+            others,
+        }
     }
 
-    /// Body bytes.
+    /// How the catalog names its body.
+    pub(super) fn row(&self) -> BodyRow {
+        BodyRow { file: self.file, place: self.place }
+    }
+
+    /// Bytes of the budget.
     pub(super) fn bytes(&self) -> u64 {
         self.reservation.bytes()
     }
@@ -63,6 +89,17 @@ impl Entry {
 
     fn is_held(&self) -> bool {
         self.body.strong_count() > 0
+    }
+
+    /// Whether it goes for somebody else this time: the last copy of something wanted.
+    fn spare(&mut self) -> bool {
+        let spared = self.wanted && self.others == Some(0) && self.spares < SPARES_MAX;
+        if spared {
+            self.spares += 1;
+            // By its next turn this may have changed.
+            self.others = None;
+        }
+        spared
     }
 
     /// Its body if somebody holds it, and the freeing of its space.
@@ -79,18 +116,50 @@ pub(super) struct Found {
     pub(super) object_id: ObjectId,
     pub(super) place: Place,
     pub(super) generation: u32,
+    pub(super) charge_bytes: u64,
+}
+
+/// A key's first eight bytes, by which the eviction core knows it: a quarter of the memory. Keys are
+/// hashes, so that no two here have the same; if two ever had, the later one would outlive its turn.
+type Short = u64;
+
+fn short(key: &ObjectKey) -> Short {
+    let mut first = [0; size_of::<Short>()];
+    first.copy_from_slice(&key.as_bytes()[..size_of::<Short>()]);
+    Short::from_be_bytes(first)
+}
+
+/// The lowest key that is shortened so.
+fn lowest(short: Short) -> ObjectKey {
+    let mut key = [0; 32];
+    key[..size_of::<Short>()].copy_from_slice(&short.to_be_bytes());
+    ObjectKey::new(key)
+}
+
+/// Entries in key order.
+type Entries = BTreeMap<ObjectKey, Entry>;
+
+fn by_short(entries: &mut Entries, shortened: Short) -> Option<(&ObjectKey, &mut Entry)> {
+    let found = entries.range_mut(lowest(shortened)..).next();
+    found.filter(|(key, _)| short(key) == shortened)
 }
 
 /// All entries, by key.
 #[derive(Debug)]
 pub(super) struct Table {
-    entries: BTreeMap<ObjectKey, Entry>,
-    eviction: S3Fifo<ObjectKey>,
+    entries: Entries,
+    eviction: S3Fifo<Short>,
+    /// What a store half as large again would still have.
+    departed: Departed,
 }
 
 impl Table {
-    pub(super) fn new(budget_bytes: u64) -> Self {
-        Self { entries: BTreeMap::new(), eviction: S3Fifo::new(budget_bytes) }
+    pub(super) fn new(budget_bytes: u64, objects_max: usize) -> Self {
+        Self {
+            entries: Entries::new(),
+            eviction: S3Fifo::new(budget_bytes),
+            departed: Departed::new(budget_bytes / 2, objects_max / 2),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -109,54 +178,125 @@ impl Table {
         budget: &Arc<Budget>,
     ) -> Option<Found> {
         let entry = self.entries.get_mut(key)?;
-        self.eviction.on_use(key);
+        self.eviction.on_use(&short(key));
+        (entry.wanted, entry.spares) = (true, 0);
         let body = entry.body.upgrade().unwrap_or_else(|| {
             let body = Body::new(entry.file, disk, budget, entry.bytes());
             entry.body = Arc::downgrade(&body);
             body
         });
         let Entry { object_id, place, generation, .. } = *entry;
-        Some(Found { body, object_id, place, generation })
+        let charge_bytes = entry.bytes();
+        Some(Found { body, object_id, place, generation, charge_bytes })
+    }
+
+    /// The bytes of an object that is not here and would be, were there half as much room again;
+    /// told once for each time that it left.
+    pub(super) fn ghost_hit(&mut self, key: &ObjectKey) -> Option<u64> {
+        self.departed.recall(key)
     }
 
     /// Puts an object in, and hands out the one that it replaces.
     pub(super) fn insert(&mut self, key: ObjectKey, entry: Entry) -> Option<Entry> {
-        self.eviction.on_insert(key, entry.bytes());
+        self.eviction.on_insert(short(&key), entry.bytes());
+        self.departed.recall(&key);
         self.entries.insert(key, entry)
     }
 
-    /// Puts in an object of an earlier process; the oldest comes first.
-    pub(super) fn restore(&mut self, key: ObjectKey, entry: Entry) {
-        self.eviction.on_restore(key, entry.bytes());
-        self.entries.insert(key, entry);
+    /// Puts in the objects of an earlier process, given in key order; `oldest_first` are places in
+    /// that list. For an empty table.
+    pub(super) fn restore(
+        &mut self,
+        objects: Vec<(ObjectKey, Entry)>,
+        oldest_first: impl Iterator<Item = usize>,
+    ) {
+        self.eviction.expect(objects.len());
+        for (key, entry) in oldest_first.filter_map(|at| objects.get(at)) {
+            self.eviction.on_restore(short(key), entry.bytes());
+        }
+        // From a sorted list a map is made at once, in full nodes.
+        self.entries = objects.into_iter().collect();
     }
 
     /// The object got another manifest.
-    pub(super) fn renew(&mut self, key: &ObjectKey) {
+    pub(super) fn renew(&mut self, key: &ObjectKey, growth: Reservation) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.generation = entry.generation.wrapping_add(1);
+            entry.reservation.merge(growth);
+            self.eviction.on_insert(short(key), entry.bytes());
+        }
+    }
+
+    /// Wanted objects among the next `limit` to go of which nobody has said how many others hold
+    /// them.
+    pub(super) fn doubtful(&self, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
+        let doubtful = |shortened: Short| {
+            let (key, entry) = self.entries.range(lowest(shortened)..).next()?;
+            (short(key) == shortened && entry.wanted && entry.others.is_none())
+                .then_some((*key, entry.object_id))
+        };
+        self.eviction.next_to_go(limit).filter_map(doubtful).collect()
+    }
+
+    /// So many others hold that object.
+    pub(super) fn note_others(&mut self, key: &ObjectKey, object_id: ObjectId, others: u32) {
+        if let Some(entry) = self.entries.get_mut(key).filter(|e| e.object_id == object_id) {
+            entry.others = Some(others);
         }
     }
 
     /// Takes an object out.
     pub(super) fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
-        self.eviction.on_remove(key);
+        self.eviction.on_remove(&short(key));
         self.entries.remove(key)
     }
 
-    /// Takes the object out that is to go next; `None` when all are held, or there are none.
-    pub(super) fn take_victim(&mut self, victims: Victims) -> Option<(ObjectKey, Entry)> {
+    /// Takes the object out that is to go next, and says how many last copies were passed over for
+    /// it; `None` when all are held, or there are none.
+    pub(super) fn take_victim(&mut self, victims: Victims) -> Option<(ObjectKey, Entry, u64)> {
+        let Self { entries, eviction, departed } = self;
+        let entries = RefCell::new(entries);
         let passed = Cell::new(0);
-        let spared = |key: &ObjectKey| {
-            let Some(entry) = self.entries.get(key) else { return false };
+        let held = |key: &Short| {
+            let mut entries = entries.borrow_mut();
+            let Some((_, entry)) = by_short(&mut entries, *key) else { return false };
             let small = entry.place == Place::Inline && victims == Victims::Files;
             if small {
                 passed.set(passed.get() + 1);
             }
             entry.is_held() || (small && passed.get() <= PASSED_MAX)
         };
-        let key = self.eviction.victim(spared)?;
-        self.entries.remove(&key).map(|entry| (key, entry))
+        let mut spared = 0;
+        let spare = |key: &Short| {
+            let mut entries = entries.borrow_mut();
+            let spare = by_short(&mut entries, *key).is_some_and(|(_, entry)| entry.spare());
+            spared += u64::from(spare);
+            spare
+        };
+        let victim = eviction.victim_sparing(held, spare)?;
+        let entries = entries.into_inner();
+        let key = *by_short(entries, victim)?.0;
+        let entry = entries.remove(&key)?;
+        departed.remember(&key, entry.bytes());
+        Some((key, entry, spared))
+    }
+
+    /// Up to `limit` bodies in files after `after`, in key order, with the last key looked at.
+    pub(super) fn files(
+        &self,
+        after: Option<ObjectKey>,
+        limit: usize,
+    ) -> (Option<ObjectKey>, Vec<(ObjectKey, FileId)>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let mut files = Vec::new();
+        for (key, entry) in self.entries.range((start, Bound::Unbounded)).take(limit) {
+            last = Some(*key);
+            if entry.place == Place::File {
+                files.push((*key, entry.file));
+            }
+        }
+        (last, files)
     }
 
     /// Keys after `after`, in order.

@@ -10,7 +10,7 @@ use shoal_proto::wire::v1::{self, acquire_reply};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, ObjectRef, RpcError, wire};
 
 use super::holders::{self, LiveHolder};
-use super::index::{Holders, Holding};
+use super::index::{Holders, Holding, Index};
 use super::tier::{Probe, Tier, bug, ms};
 use crate::clock;
 use crate::home::{Answer, Ask, Filler, Grant, Lease};
@@ -23,11 +23,11 @@ const PROBE_DEADLINE_MS: u64 = 300;
 const PROBES_MAX: usize = 1_024;
 
 /// What the index has for an asker.
-#[derive(Default)]
-struct Found {
-    head: Option<v1::IndexHead>,
-    holders: Vec<LiveHolder>,
-    fresh: bool,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    pub(super) head: Option<v1::IndexHead>,
+    pub(super) holders: Vec<LiveHolder>,
+    pub(super) fresh: bool,
 }
 
 /// Answers a node that wants a key.
@@ -41,29 +41,52 @@ pub(super) async fn acquire(
     asker: &Member,
 ) -> Result<v1::AcquireReply, RpcError> {
     tier.until_in_touch().await?;
-    let wanted = ask.clone();
-    let found = tier.read(move |tier| look(tier, &wanted, clock::unix_ms())).await?;
-    let mut answer = decide(tier, &ask, &found, None)?;
+    let found = look_up(tier, &ask).await?;
+    let (mut answer, mut given) = decide(tier, &ask, &found, None)?;
     if let Answer::Probe(lease) = answer {
         let alive = probe(tier, ask.key, lease).await;
-        let settled = if alive { Ask { suspect: None, ..ask } } else { ask };
+        let settled = if alive { Ask { suspect: None, ..ask.clone() } } else { ask.clone() };
         let gone = (!alive).then_some(lease.id);
-        answer = decide(tier, &settled, &found, gone)?;
+        (answer, given) = decide(tier, &settled, &found, gone)?;
     }
-    reply(tier, answer, found, asker)
+    let (Answer::Fill(lease), true) = (answer, given) else {
+        return reply(tier, answer, found, asker);
+    };
+    // Between the look and the decision a publish may have ended the lease that stood here: what
+    // was published is there now, and a second fill of it would be one too many.
+    match look_up(tier, &ask).await {
+        Ok(found) if !found.fresh => reply(tier, answer, found, asker),
+        published => {
+            tier.home(|home| home.end(&ask.key, lease.id, lease.node));
+            reply(tier, Answer::Have, published?, asker)
+        }
+    }
+}
+
+async fn look_up(tier: &Arc<Tier>, ask: &Ask) -> Result<Found, RpcError> {
+    let wanted = ask.clone();
+    tier.read(move |tier| look(&tier.index, &wanted, clock::unix_ms(), |node| is_live(tier, node)))
+        .await
 }
 
 /// A head is of use when live holders have all of it between them, and the asker does not say
 /// otherwise.
-fn look(tier: &Tier, ask: &Ask, now_unix_ms: u64) -> Result<Found, RpcError> {
-    let Some(head) = tier.index.head(&ask.key).map_err(bug)? else { return Ok(Found::default()) };
+pub(super) fn look(
+    index: &Index,
+    ask: &Ask,
+    now_unix_ms: u64,
+    is_live: impl Fn(NodeId) -> bool,
+) -> Result<Found, RpcError> {
+    let Some(head) = index.head(&ask.key).map_err(bug)? else { return Ok(Found::default()) };
     let object = wire::id_from::<ObjectId>("object_id", &head.object_id)?;
     let of_use = |id: &NodeId| *id != ask.node && !ask.failed.contains(id);
-    let mut holders = live_holders(tier, &object, of_use)?;
+    let known = known_holders(index, &object, of_use)?;
+    let mut holders = known.clone();
+    holders.retain(|holder| is_live(holder.member.id));
     if !holders::cover(&holders, head.chunk_count) {
         // A session that broke is no proof of a lost node: asking one in vain is cheap, the
         // origin's bytes are not.
-        holders = known_holders(tier, &object, of_use)?;
+        holders = known;
     }
     if !holders::cover(&holders, head.chunk_count) {
         return Ok(Found::default());
@@ -80,7 +103,7 @@ pub(super) fn live_holders(
     object: &ObjectId,
     of_use: impl Fn(&NodeId) -> bool,
 ) -> Result<Vec<LiveHolder>, RpcError> {
-    let mut holders = known_holders(tier, object, of_use)?;
+    let mut holders = known_holders(&tier.index, object, of_use)?;
     holders.retain(|holder| is_live(tier, holder.member.id));
     Ok(holders)
 }
@@ -106,36 +129,42 @@ pub(super) fn locate(tier: &Tier, objects: &[ObjectRef]) -> Result<Vec<v1::Locat
 
 /// Holders of an object, whether or not they are up.
 fn known_holders(
-    tier: &Tier,
+    index: &Index,
     object: &ObjectId,
     of_use: impl Fn(&NodeId) -> bool,
 ) -> Result<Vec<LiveHolder>, RpcError> {
-    let all = tier.index.holders(object).map_err(bug)?.into_iter();
-    let known = |(id, holding): (NodeId, Holding)| {
-        Some(LiveHolder { member: tier.index.member(id)?, holding })
-    };
+    let all = index.holders(object).map_err(bug)?.into_iter();
+    let known =
+        |(id, holding): (NodeId, Holding)| Some(LiveHolder { member: index.member(id)?, holding });
     Ok(all.filter(|(id, _)| of_use(id)).filter_map(known).collect())
 }
 
+/// What the lease table says, and whether that is a lease that it gave just now.
 fn decide(
     tier: &Tier,
     ask: &Ask,
     found: &Found,
     gone: Option<LeaseId>,
-) -> Result<Answer, RpcError> {
-    let filler = |lease: &Lease| match tier.index.member(lease.node) {
-        None => Filler::Unknown,
-        Some(member) if !member.up || gone == Some(lease.id) => Filler::Gone,
-        Some(_) => Filler::Up,
-    };
+) -> Result<(Answer, bool), RpcError> {
+    let filler = |lease: &Lease| filler(&tier.index, lease, gone);
     let id = LeaseId(clock::random_u64().map_err(bug)?);
     let grant = Grant { id, fence_position: tier.index.fence_position() };
     let now_ms = tier.now_ms();
     let answer = tier.home(|home| home.acquire(now_ms, ask, (found.fresh, grant), filler));
-    if matches!(answer, Answer::Fill(lease) if lease.id == id) {
+    let given = matches!(answer, Answer::Fill(lease) if lease.id == id);
+    if given {
         tier.metrics.leases_given.inc();
     }
-    Ok(answer)
+    Ok((answer, given))
+}
+
+/// How a filler is doing, by the index and by who was found gone just now.
+pub(super) fn filler(index: &Index, lease: &Lease, gone: Option<LeaseId>) -> Filler {
+    match index.member(lease.node) {
+        None => Filler::Unknown,
+        Some(member) if !member.up || gone == Some(lease.id) => Filler::Gone,
+        Some(_) => Filler::Up,
+    }
 }
 
 fn reply(

@@ -59,10 +59,13 @@ impl IndexService {
     /// and so without knowing of it, does not replace it.
     async fn is_outdated(&self, key: ObjectKey, new: &v1::IndexHead) -> Result<bool, RpcError> {
         let known = self.tier.read(move |tier| tier.index.head(&key).map_err(bug)).await?;
-        Ok(known.is_some_and(|known| {
-            known.object_id != new.object_id && known.fresh_until_ms > new.fresh_until_ms
-        }))
+        Ok(known.is_some_and(|known| is_outdated(&known, new)))
     }
+}
+
+/// Whether what was filled without a lease is older than what is known.
+pub(super) fn is_outdated(known: &v1::IndexHead, new: &v1::IndexHead) -> bool {
+    known.object_id != new.object_id && known.fresh_until_ms > new.fresh_until_ms
 }
 
 #[tonic::async_trait]

@@ -104,8 +104,12 @@ async fn node(id: u64) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let m = Metrics::new().unwrap();
     let metrics = TransferMetrics::new(&m).unwrap();
-    let config =
-        StoreConfig { dir: dir.path().to_owned(), budget_bytes: 64 << 20, memory_bytes: 4 << 20 };
+    let config = StoreConfig {
+        dir: dir.path().to_owned(),
+        budget_bytes: 64 << 20,
+        memory_bytes: 4 << 20,
+        objects_max: 1 << 20,
+    };
     let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
     let fills = Arc::new(Fills::default());
     let sealer = Sealer::new(&[7; 32]);

@@ -7,6 +7,7 @@ pub mod document;
 pub mod grid;
 pub mod html;
 pub mod index;
+pub mod policy;
 pub mod svg;
 pub mod swarm;
 pub mod table;

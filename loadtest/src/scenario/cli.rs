@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{EdgeUrl, SizeMix, index::IndexArgs, run, swarm::SwarmArgs};
+use super::{EdgeUrl, SizeMix, index::IndexArgs, policy::PolicyArgs, run, swarm::SwarmArgs};
 use crate::units::{parse_duration, parse_size, show_duration};
 
 const AFTER_HELP: &str = "\
@@ -15,6 +15,7 @@ Examples:
   shoal-loadtest run --edges http://127.0.0.1:8080,http://127.0.0.1:8081 \\
       --duration 2m --rate 500 --origin http://127.0.0.1:9000 --html report.html
   shoal-loadtest index --against etcd --json index.json
+  shoal-loadtest policy --trace trace.csv.gz --capacity 1GiB
   shoal-loadtest swarm --nodes 16 --size 256MiB --rate 100Mbit
 
 Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.";
@@ -37,6 +38,8 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Measure the index of a tier of super-nodes, alone or beside etcd.
     Index(Box<IndexArgs>),
+    /// Replay a trace through the policy that nodes evict by, and count what it misses.
+    Policy(PolicyArgs),
     /// Measure how one object gets to many nodes at once, over lines shaped to a rate.
     Swarm(Box<SwarmArgs>),
 }

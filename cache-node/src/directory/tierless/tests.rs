@@ -2,9 +2,9 @@
 
 use std::sync::{Mutex, RwLock};
 
-use super::super::fences::FenceTable;
 use super::*;
 use crate::clock;
+use crate::fences::table::FenceTable;
 use crate::membership::{ClusterView, Role};
 use crate::metrics::{DirectoryMetrics, Metrics};
 use crate::rpc::Channels;

@@ -8,7 +8,10 @@
 //! |---|---|---|
 //! | small | what came new, a tenth of the bytes | used again: to main; else out, to ghost |
 //! | main | what was used again, or came back soon | not used since its last turn: out |
-//! | ghost | fingerprints of what left small | used up, or older than as many bytes as main has |
+//! | ghost | fingerprints of what left small | used up, or half as many bytes again as the cache has left after it |
+//!
+//! Whoever asks may have a victim spared ([`S3Fifo::victim_sparing`]), a bounded number of times a
+//! search: so last copies leave last. [`Departed`] remembers what a larger cache would still have.
 //!
 //! A scan of things asked for once passes through small and never pushes main out.
 //!
@@ -20,6 +23,7 @@ mod ghost;
 mod queue;
 mod s3fifo;
 
+pub use ghost::Departed;
 pub use s3fifo::S3Fifo;
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ impl<K: Copy> Slab<K> {
         Self { nodes: Vec::new(), free: Vec::new() }
     }
 
+    pub(super) fn expect(&mut self, entries: usize) {
+        self.nodes.reserve_exact(entries.saturating_sub(self.free.len()));
+    }
+
     /// A slot for an unchained entry; `None` when four thousand million are taken.
     pub(super) fn insert(&mut self, key: K, bytes: u64, in_main: bool) -> Option<u32> {
         let node = Node { key, bytes, uses: 0, in_main, older: NONE, newer: NONE };
@@ -81,6 +85,22 @@ impl Queue {
 
     pub(super) fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
+    }
+
+    /// Its entries, oldest first.
+    pub(super) fn iter<'a, K: Copy>(
+        &self,
+        slab: &'a Slab<K>,
+    ) -> impl Iterator<Item = &'a Node<K>> + use<'a, K> {
+        let mut at = self.oldest;
+        std::iter::from_fn(move || {
+            if at == NONE {
+                return None;
+            }
+            let node = slab.get(at);
+            at = node.newer;
+            Some(node)
+        })
     }
 
     /// Chains an unchained entry as the newest.

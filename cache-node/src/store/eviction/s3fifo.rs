@@ -8,13 +8,21 @@ use super::queue::{Queue, Slab};
 
 /// The small queue's part of the bytes: one in so many.
 const SMALL_PART: u64 = 10;
-/// Uses that an entry can save up: so many turns in main it outlives without another.
-const USES_MAX: u8 = 3;
+/// What left small is remembered until so many bytes left after it, in halves of the capacity.
+/// The paper has as many as main has. Replayed over traces of a CDN, a shop and a block device at
+/// four capacities each, half as much again missed fewer bytes at eleven of twelve, by up to 1.1 %.
+const GHOST_HALVES: u64 = 3;
+/// Uses that an entry can save up: so many turns in main it outlives without another. With the
+/// paper's 3, the small caches of the same replays missed 0.4 % more.
+const USES_MAX: u8 = 7;
 /// Uses in small that earn a place in main, as in the paper.
 const USES_TO_MAIN: u8 = 2;
 /// The same for entries below the mean size: they cost main little for a hit as good as any.
 /// Measured on a CDN's trace: 0.3 to 0.6 points fewer misses, bytes missed unchanged.
 const USES_TO_MAIN_BELOW_MEAN: u8 = 1;
+
+/// Most entries spared in one search for a victim.
+const SPARES_MAX: usize = 64;
 
 /// Who is in, in bytes, and who goes next.
 #[derive(Debug)]
@@ -41,7 +49,7 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
             main: Queue::new(),
             slab: Slab::new(),
             places: HashMap::new(),
-            ghost: Ghost::new(capacity_bytes - small_bytes),
+            ghost: Ghost::new((capacity_bytes / 2).saturating_mul(GHOST_HALVES)),
             full: false,
         }
     }
@@ -74,7 +82,7 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
             queue.resize(&mut self.slab, index, bytes);
             return;
         }
-        let came_back = self.ghost.recall(&key);
+        let came_back = self.ghost.recall(&key).is_some();
         let warming = !self.full && self.small.bytes() >= self.small_bytes;
         self.insert(key, bytes, came_back || warming);
     }
@@ -84,6 +92,12 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
         if !self.contains(&key) {
             self.insert(key, bytes, true);
         }
+    }
+
+    /// Makes room in memory for so many entries more.
+    pub fn expect(&mut self, entries: usize) {
+        self.places.reserve(entries);
+        self.slab.expect(entries);
     }
 
     /// `key` was used.
@@ -104,18 +118,47 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
     /// The entry to go next, which is an entry no more; `None` when there is none that is not
     /// `held`. Asked again and again, it empties the cache of all that is not held.
     pub fn victim(&mut self, held: impl Fn(&K) -> bool) -> Option<K> {
+        self.victim_sparing(held, |_| false)
+    }
+
+    /// The same, but whoever would go next and is `spare` stays for another turn in main, as long
+    /// as not too many were spared in this search. `spare` is asked of nobody else.
+    pub fn victim_sparing(
+        &mut self,
+        held: impl Fn(&K) -> bool,
+        mut spare: impl FnMut(&K) -> bool,
+    ) -> Option<K> {
         self.full = true;
+        let mut spares = 0;
+        let mut spare = |key: &K| {
+            let spared = spares < SPARES_MAX && spare(key);
+            spares += usize::from(spared);
+            spared
+        };
         if self.small.bytes() > self.small_bytes {
-            self.victim_in_small(&held).or_else(|| self.victim_in_main(&held))
+            self.victim_in_small(&held, &mut spare)
+                .or_else(|| self.victim_in_main(&held, &mut spare))
         } else {
             // Small within its part may be all there is, or all of it may move to main.
-            self.victim_in_main(&held)
-                .or_else(|| self.victim_in_small(&held))
-                .or_else(|| self.victim_in_main(&held))
+            self.victim_in_main(&held, &mut spare)
+                .or_else(|| self.victim_in_small(&held, &mut spare))
+                .or_else(|| self.victim_in_main(&held, &mut spare))
         }
     }
 
-    fn victim_in_small(&mut self, held: &impl Fn(&K) -> bool) -> Option<K> {
+    /// About who goes next, nearest first: up to `limit` of each queue's oldest. What was used
+    /// since its last turn is among them.
+    pub fn next_to_go(&self, limit: usize) -> impl Iterator<Item = K> {
+        let small = self.small.iter(&self.slab).take(limit);
+        let main = self.main.iter(&self.slab).take(limit);
+        small.chain(main).map(|node| node.key)
+    }
+
+    fn victim_in_small(
+        &mut self,
+        held: &impl Fn(&K) -> bool,
+        spare: &mut impl FnMut(&K) -> bool,
+    ) -> Option<K> {
         let mean_bytes = self.bytes() / (self.len().max(1) as u64);
         for _ in 0..self.small.len() {
             let index = self.small.oldest()?;
@@ -124,7 +167,7 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
             let wanted = if below_mean { USES_TO_MAIN_BELOW_MEAN } else { USES_TO_MAIN };
             if held(&node.key) {
                 self.small.rotate(&mut self.slab, index);
-            } else if node.uses >= wanted {
+            } else if node.uses >= wanted || spare(&node.key) {
                 self.promote(index);
             } else {
                 self.ghost.remember(&node.key, node.bytes);
@@ -134,9 +177,14 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
         None
     }
 
-    fn victim_in_main(&mut self, held: &impl Fn(&K) -> bool) -> Option<K> {
-        // Every turn costs an entry one use, so that this many turns find whoever can be found.
-        let turns = self.main.len().saturating_mul(usize::from(USES_MAX) + 1);
+    fn victim_in_main(
+        &mut self,
+        held: &impl Fn(&K) -> bool,
+        spare: &mut impl FnMut(&K) -> bool,
+    ) -> Option<K> {
+        // Every turn costs an entry one use, so that this many turns and those of whoever is
+        // spared find whoever can be found.
+        let turns = self.main.len().saturating_mul(usize::from(USES_MAX) + 1) + SPARES_MAX;
         for _ in 0..turns {
             let index = self.main.oldest()?;
             let node = *self.slab.get(index);
@@ -144,6 +192,8 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
                 self.main.rotate(&mut self.slab, index);
             } else if node.uses > 0 {
                 self.slab.get_mut(index).uses -= 1;
+                self.main.rotate(&mut self.slab, index);
+            } else if spare(&node.key) {
                 self.main.rotate(&mut self.slab, index);
             } else {
                 return Some(self.take(index));

@@ -160,3 +160,41 @@ fn the_last_entry_goes_however_much_it_was_used() {
     assert_eq!(cache.victim(|_| false), Some(1));
     assert!(cache.is_empty());
 }
+
+#[test]
+fn whoever_is_spared_stays_while_others_can_go() {
+    let mut cache = S3Fifo::new(1000);
+    (0..10).for_each(|key| cache.on_insert(key, 100));
+    let order: Vec<i32> =
+        std::iter::from_fn(|| cache.victim_sparing(|_| false, |key| key % 2 == 0))
+            .take(5)
+            .collect();
+    assert!(order.iter().all(|key| key % 2 == 1), "{order:?}");
+    assert_eq!(cache.victim_sparing(|_| false, |_| true).map(|key| key % 2), Some(0));
+}
+
+#[test]
+fn no_more_are_spared_in_one_search_than_its_bound() {
+    let mut cache = S3Fifo::new(100_000);
+    (0..1000).for_each(|key| cache.on_insert(key, 100));
+    let mut asked = 0;
+    let victim = cache.victim_sparing(
+        |_| false,
+        |_| {
+            asked += 1;
+            true
+        },
+    );
+    assert!(victim.is_some());
+    assert_eq!(asked, 64);
+    assert_eq!(cache.len(), 999);
+}
+
+#[test]
+fn who_is_next_to_go_is_known_before() {
+    let mut cache = S3Fifo::new(1000);
+    (0..10).for_each(|key| cache.on_insert(key, 100));
+    let next: HashSet<i32> = cache.next_to_go(3).collect();
+    let victims: Vec<i32> = std::iter::from_fn(|| cache.victim(|_| false)).take(3).collect();
+    assert!(victims.iter().all(|victim| next.contains(victim)), "{victims:?} of {next:?}");
+}

@@ -9,7 +9,7 @@ use super::*;
 #[tokio::test]
 async fn eviction_makes_room_on_demand() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), 4 * CHUNK, 0).await;
+    let store = open(dir.path(), 4 * cost(CHUNK), 0).await;
     let mut losses = store.evictions();
     for number in 1..=4 {
         put(&store, number, CHUNK).await;
@@ -18,18 +18,18 @@ async fn eviction_makes_room_on_demand() {
     put(&store, 5, CHUNK).await;
     let (gone, _) = losses.try_recv().unwrap();
     assert!(store.get(&gone).await.is_none());
-    assert_eq!((store.usage().objects, store.usage().bytes), (4, 4 * CHUNK as u64));
+    assert_eq!((store.usage().objects, store.usage().bytes), (4, 4 * cost(CHUNK) as u64));
     assert_eq!(files(dir.path()).len(), 4, "its space came back at once");
     assert_eq!(store.shared.metrics.evictions.get(), 1);
-    assert_eq!(store.shared.metrics.evicted_bytes.get(), CHUNK as u64);
+    assert_eq!(store.shared.metrics.evicted_bytes.get(), cost(CHUNK) as u64);
     assert_eq!(store.shared.metrics.objects.get(), 4);
-    assert_eq!(store.shared.metrics.bytes.get(), 4 * CHUNK as i64);
+    assert_eq!(store.shared.metrics.bytes.get(), 4 * cost(CHUNK) as i64);
 }
 
 #[tokio::test]
 async fn no_room_for_what_is_larger_than_the_budget() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), 4 * CHUNK, 0).await;
+    let store = open(dir.path(), 4 * cost(CHUNK), 0).await;
     put(&store, 1, CHUNK).await;
     let error = store.begin(head(2, Some(4 * CHUNK + 1))).await.unwrap_err();
     assert!(matches!(error, StoreError::NoRoom { cause: Full::Budget { .. }, .. }), "{error}");
@@ -41,7 +41,7 @@ async fn no_room_for_what_is_larger_than_the_budget() {
 #[tokio::test]
 async fn what_is_held_does_not_go() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), 4 * CHUNK, 0).await;
+    let store = open(dir.path(), 4 * cost(CHUNK), 0).await;
     for number in 1..=4 {
         put(&store, number, CHUNK).await;
     }
@@ -60,7 +60,7 @@ async fn what_is_held_does_not_go() {
 #[tokio::test]
 async fn what_is_removed_and_read_is_counted_until_its_reader_is_done() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), 2 * CHUNK, 0).await;
+    let store = open(dir.path(), cost(2 * CHUNK), 0).await;
     let reader = put(&store, 1, 2 * CHUNK).await;
     store.remove(&key(1)).await.unwrap();
     let error = store.begin(head(2, Some(1))).await.unwrap_err();
@@ -74,12 +74,12 @@ async fn what_is_removed_and_read_is_counted_until_its_reader_is_done() {
 #[tokio::test]
 async fn a_growing_object_stops_at_the_budget_and_gives_back_its_space() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), 4 * CHUNK, 0).await;
+    let store = open(dir.path(), cost(4 * CHUNK), 0).await;
     put(&store, 1, 3 * CHUNK).await;
     let endless = store.begin(head(2, None)).await.unwrap();
     for index in 0..4 {
         write(&endless, index, body(u64::from(index), CHUNK)).await.unwrap();
-        assert!(store.usage().bytes <= 4 * CHUNK as u64);
+        assert!(store.usage().bytes <= cost(4 * CHUNK) as u64);
     }
     assert!(store.get(&key(1)).await.is_none(), "it grew over the other one");
     let error = write(&endless, 4, body(4, CHUNK)).await.unwrap_err();
@@ -93,7 +93,10 @@ async fn a_growing_object_stops_at_the_budget_and_gives_back_its_space() {
 #[tokio::test]
 async fn objects_without_bytes_are_bounded_in_number() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), MIB, 0).await;
+    let (dir_path, budget_bytes) = (dir.path().to_owned(), 64 * MIB as u64);
+    let config =
+        StoreConfig { dir: dir_path, budget_bytes, memory_bytes: 0, objects_max: OBJECTS_MIN };
+    let store = open_as(config).await.unwrap();
     for number in 0..OBJECTS_MIN as u64 + 10 {
         put(&store, number, 0).await;
         assert!(store.usage().objects <= OBJECTS_MIN);
@@ -105,7 +108,7 @@ async fn objects_without_bytes_are_bounded_in_number() {
 #[tokio::test]
 async fn objects_being_filled_are_bounded_in_number() {
     let dir = tempfile::tempdir().unwrap();
-    let store = open(dir.path(), MIB, 0).await;
+    let store = open(dir.path(), 4 * MIB, 0).await;
     let mut partials = Vec::new();
     for number in 0..shared::PARTIALS_MAX as u64 {
         partials.push(store.begin(head(number, None)).await.unwrap());
@@ -184,13 +187,15 @@ async fn the_budget_holds_while_many_fill_read_and_remove() {
     store.shared.disk.reclaim_waiting();
     let usage = store.usage();
     let on_disk: u64 = files(dir.path()).iter().map(|(_, length)| length).sum();
-    let mut small_bytes = 0;
+    let (mut small_bytes, mut charged_bytes) = (0, 0);
     for (key, _) in store.list(None, LIST_MAX) {
         let object = store.get(&key).await.unwrap();
         let length = object.manifest().length();
         small_bytes += if length <= 64 * KIB as u64 { length } else { 0 };
+        charged_bytes += lock(&store.shared.table).get(&key).unwrap().bytes();
     }
-    assert_eq!(usage.bytes, on_disk + small_bytes);
+    assert_eq!(usage.bytes, charged_bytes);
+    assert!(usage.bytes > on_disk + small_bytes, "manifests count, too");
     assert_eq!(store.shared.metrics.bytes.get() as u64, usage.bytes);
     assert_eq!(store.shared.metrics.objects.get() as usize, usage.objects);
 }
@@ -253,16 +258,22 @@ async fn run(steps: Vec<Step>) {
     }
 }
 
+fn charge_of(object: &StoredObject) -> u64 {
+    charge::of_object(object.manifest().head(), object.manifest().length())
+}
+
 async fn alive_bytes(store: &Store, partials: &[PartialObject], held: &[Arc<StoredObject>]) -> u64 {
     let mut bodies = std::collections::HashMap::new();
     for (key, _) in store.list(None, LIST_MAX) {
         let object = store.get(&key).await.unwrap();
-        bodies.insert(object.file_number(), object.manifest().length());
+        bodies.insert(object.file_number(), charge_of(&object));
     }
-    bodies.extend(held.iter().map(|object| (object.file_number(), object.manifest().length())));
+    bodies.extend(held.iter().map(|object| (object.file_number(), charge_of(object))));
     let filling = |partial: &PartialObject| {
-        let grown = u64::from(partial.chunks_written()) * CHUNK as u64;
-        partial.head().length.unwrap_or(grown)
+        let head = partial.head();
+        let grown = u64::from(partial.chunks_written()) * charge::of_chunk(0, CHUNK as u64);
+        let growing = charge::of_head(head) + grown;
+        head.length.map_or(growing, |length| charge::of_object(head, length))
     };
     bodies.values().sum::<u64>() + partials.iter().map(filling).sum::<u64>()
 }

@@ -3,10 +3,16 @@
 mod budget;
 mod damage;
 mod disk_full;
+mod faults;
 mod kill;
+mod last_copies;
+mod million;
 mod replace;
 mod restart;
 mod round_trip;
+mod space;
+
+pub(super) use faults::{Act, Faults};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +57,11 @@ fn body(number: u64, length: usize) -> Bytes {
     bytes.into()
 }
 
+/// What an object of that length takes of the budget.
+fn cost(length: usize) -> usize {
+    charge::of_object(&head(0, Some(length)), length as u64) as usize
+}
+
 async fn open(dir: &Path, budget_bytes: usize, memory_bytes: usize) -> Arc<Store> {
     try_open(dir, budget_bytes, memory_bytes).await.unwrap()
 }
@@ -64,7 +75,12 @@ async fn try_open(
         dir: dir.to_owned(),
         budget_bytes: budget_bytes as u64,
         memory_bytes: memory_bytes as u64,
+        objects_max: OBJECTS_MAX,
     };
+    open_as(config).await
+}
+
+async fn open_as(config: StoreConfig) -> Result<Arc<Store>, StoreError> {
     Store::open(config, StoreMetrics::new(&Metrics::new().unwrap()).unwrap()).await
 }
 

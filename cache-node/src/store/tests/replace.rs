@@ -17,10 +17,10 @@ async fn a_new_version_replaces_the_old_one_at_once() {
         assert_eq!(read(&found).await.unwrap(), newer);
         assert_eq!(read(&old).await.unwrap(), body(1, length), "its readers go on");
         let usage = store.usage();
-        assert_eq!((usage.objects, usage.bytes), (1, 2 * length as u64));
+        assert_eq!((usage.objects, usage.bytes), (1, 2 * cost(length) as u64));
         drop(old);
         store.shared.disk.reclaim_waiting();
-        assert_eq!(store.usage().bytes, length as u64);
+        assert_eq!(store.usage().bytes, cost(length) as u64);
         assert!(store.remove(&key(1)).await.unwrap());
         drop((new, found));
         store.shared.disk.reclaim_waiting();
@@ -40,7 +40,7 @@ async fn the_same_version_again_is_no_loss() {
     assert!(losses.try_recv().is_err());
     assert_stored(&store, 1, CHUNK + 9).await;
     store.shared.disk.reclaim_waiting();
-    assert_eq!(store.usage().bytes, CHUNK as u64 + 9);
+    assert_eq!(store.usage().bytes, cost(CHUNK + 9) as u64);
     assert_eq!(files(dir.path()).len(), 1);
 }
 
@@ -55,7 +55,7 @@ async fn a_removed_object_is_read_to_its_end() {
         assert!(!store.remove(&key(1)).await.unwrap());
         assert!(store.get(&key(1)).await.is_none());
         assert_eq!(read(&reader).await.unwrap(), body(1, length));
-        assert_eq!(store.usage().bytes, length as u64, "its space is still taken");
+        assert_eq!(store.usage().bytes, cost(length) as u64, "its space is still taken");
         drop(reader);
         store.shared.disk.reclaim_waiting();
         assert_eq!(store.usage().bytes, 0);
@@ -149,5 +149,5 @@ async fn an_act_once_begun_ends_though_nobody_waits() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert_stored(&store, 1, CHUNK).await;
-    assert_eq!(store.usage().bytes, CHUNK as u64);
+    assert_eq!(store.usage().bytes, cost(CHUNK) as u64);
 }

@@ -18,6 +18,8 @@
 
 mod field;
 pub mod flaps;
+#[cfg(test)]
+mod histories;
 pub mod score;
 #[cfg(test)]
 mod tests;

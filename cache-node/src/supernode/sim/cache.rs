@@ -10,21 +10,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use shoal_proto::limits::RPC_DEADLINE_MS;
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::{session_down::Event as Down, session_up::Event as Up};
-use shoal_proto::{LeaseId, NodeId, ObjectId, ObjectKey};
+use shoal_proto::{LeaseId, ManifestId, NodeId, ObjectId, ObjectKey};
 use tokio::sync::oneshot;
 
 use super::super::raft::simulated::{Life, within_ms};
 use super::net::End;
 use super::node::info;
 use super::planted::Planted;
-use super::world::{Clock, World, labels, object_key, site};
-use crate::fences::{Fenced, Fences, Subject, Verdict};
+use super::world::{Clock, World, with_subject};
+use crate::fences::table::FenceTable;
+use crate::fences::{Subject, Verdict};
 use crate::membership::{ClusterView, Role};
 
 /// Heartbeats without an answer before another super-node is tried.
 const UNANSWERED_MAX: usize = 4;
 /// Pause after every known super-node was tried in vain, in milliseconds.
 const ROUND_PAUSE_MS: u64 = 200;
+/// Fences gather for so long before they are held against everything stored, in milliseconds.
+const PASS_EVERY_MS: u64 = 1_000;
 
 /// A stored object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,45 +46,31 @@ impl Object {
         let name = [u64::from(self.key).to_le_bytes(), self.version.to_le_bytes()].concat();
         ObjectId::new(*blake3::hash(&name).as_bytes())
     }
-}
 
-/// What a node knows of fences.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Known {
-    fences: Fences,
-    floor: u64,
-    pub(super) position: u64,
-}
-
-impl Known {
-    fn take(&mut self, batch: &v1::FenceBatch) {
-        for fence in &batch.fences {
-            match fence.matcher.as_ref().map(Fenced::try_from) {
-                Some(Ok(fenced)) => self.fences.add(fence.position, fenced),
-                _ => self.floor = self.floor.max(fence.position),
-            }
-        }
-        self.position = self.position.max(batch.position);
+    /// Its manifest's name, which says how fresh it is as well.
+    pub(super) fn manifest(&self) -> ManifestId {
+        let facts = [self.fence_position.to_le_bytes(), self.fresh_until_ms.to_le_bytes()].concat();
+        let name = [self.id().as_bytes().as_slice(), &facts].concat();
+        ManifestId::new(*blake3::hash(&name).as_bytes())
     }
 
-    /// Whether a fence covers the object, hard or soft: it is served to nobody without asking.
-    pub(super) fn covers(&self, object: &Object) -> bool {
-        let key = object_key(object.key);
-        let subject = Subject {
-            key: &key,
-            site: site(object.key),
-            labels: &labels(object.key),
-            every_tag: false,
-            fence_position: object.fence_position,
-        };
-        object.fence_position < self.floor || self.fences.verdict(&subject) != Verdict::Clear
+    /// What fences say of it.
+    pub(super) fn held_against<T>(&self, with: impl FnOnce(&Subject<'_>) -> T) -> T {
+        with_subject(self.key, self.fence_position, with)
     }
+}
+
+/// What is on a node's disk.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    pub(super) objects: BTreeMap<u8, Object>,
+    /// No fence up to here covers anything of it.
+    mark: u64,
 }
 
 /// What a life of a node has in memory.
-#[derive(Default)]
 pub(super) struct Soft {
-    pub(super) fences: Known,
+    pub(super) fences: FenceTable,
     /// Until when it trusts, by its own clock.
     pub(super) lease_until_ms: u64,
     pub(super) view: ClusterView,
@@ -93,6 +82,14 @@ pub(super) struct Soft {
     pub(super) flights: BTreeMap<u8, Vec<oneshot::Sender<Option<Object>>>>,
 }
 
+impl Soft {
+    fn after(mark: u64) -> Self {
+        let (lease_until_ms, view, held, expected, flights) = Default::default();
+        let fences = FenceTable::after_pass(mark);
+        Self { fences, lease_until_ms, view, held, expected, flights }
+    }
+}
+
 /// A node over all its lives.
 pub(super) struct Cache {
     pub(super) world: Arc<World>,
@@ -100,8 +97,7 @@ pub(super) struct Cache {
     pub(super) clock: Clock,
     life: Mutex<Life>,
     soft: Mutex<Soft>,
-    /// What is on its disk.
-    store: Mutex<BTreeMap<u8, Object>>,
+    disk: Mutex<Disk>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -111,17 +107,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Cache {
     pub(super) fn new(world: &Arc<World>, id: u64, clock: Clock) -> Arc<Self> {
         let world = Arc::clone(world);
-        let (life, soft, store) = Default::default();
-        Arc::new(Self { world, id, clock, life, soft, store })
+        let (life, disk) = Default::default();
+        Arc::new(Self { world, id, clock, life, soft: Mutex::new(Soft::after(0)), disk })
     }
 
     /// Begins a life: with what is on the disk, and nothing else.
     pub(super) fn start(self: &Arc<Self>) {
         let life = Life::default();
         *lock(&self.life) = life.clone();
-        *lock(&self.soft) = Soft::default();
+        *lock(&self.soft) = Soft::after(self.disk(|disk| disk.mark));
         life.spawn(Arc::clone(self).agent());
         life.spawn(Arc::clone(self).users());
+        life.spawn(Arc::clone(self).hold_fences());
     }
 
     pub(super) fn life(&self) -> Life {
@@ -136,8 +133,22 @@ impl Cache {
         with(&mut lock(&self.soft))
     }
 
-    pub(super) fn store<T>(&self, with: impl FnOnce(&mut BTreeMap<u8, Object>) -> T) -> T {
-        with(&mut lock(&self.store))
+    pub(super) fn disk<T>(&self, with: impl FnOnce(&mut Disk) -> T) -> T {
+        with(&mut lock(&self.disk))
+    }
+
+    pub(super) fn stored(&self, key: u8) -> Option<Object> {
+        self.disk(|disk| disk.objects.get(&key).cloned())
+    }
+
+    /// What the fences that it knows leave of an object.
+    pub(super) fn verdict(&self, object: &Object) -> Verdict {
+        object.held_against(|subject| self.soft(|soft| soft.fences.verdict(subject)))
+    }
+
+    /// Whether an object may be served that was asked for now: fresh, and clear of all fences.
+    pub(super) fn is_current(&self, object: &Object) -> bool {
+        self.clock.wall_ms() < object.fresh_until_ms && self.verdict(object) == Verdict::Clear
     }
 
     /// Whether the session lease holds.
@@ -155,10 +166,8 @@ impl Cache {
 
     /// What may be served without asking anybody.
     pub(super) fn local(&self, key: u8) -> Option<Object> {
-        let found = self.store(|store| store.get(&key).cloned())?;
-        let fresh = self.clock.wall_ms() < found.fresh_until_ms;
-        let fenced = self.soft(|soft| soft.fences.covers(&found));
-        (fresh && !fenced && self.lease_holds()).then_some(found)
+        let found = self.stored(key).filter(|found| self.is_current(found));
+        found.filter(|_| self.lease_holds())
     }
 
     /// Keeps a session, with one super-node after the other.
@@ -193,7 +202,7 @@ impl Cache {
         let hello = v1::Hello {
             cluster_id: "sim".to_owned(),
             node: Some(info(self.id, v1::Role::Node)),
-            fence_position: self.soft(|soft| soft.fences.position),
+            fence_position: self.fence_position(),
         };
         if !end.send(Up::Hello(hello)).await {
             return;
@@ -252,11 +261,7 @@ impl Cache {
     }
 
     fn extend(&self, sent_ms: u64, lease_ms: u32) {
-        let from_ms = match self.world.is(Planted::LeaseFromReceipt) {
-            true => self.clock.mono_ms(),
-            false => sent_ms,
-        };
-        let until_ms = from_ms + u64::from(lease_ms);
+        let until_ms = sent_ms + u64::from(lease_ms);
         self.soft(|soft| soft.lease_until_ms = soft.lease_until_ms.max(until_ms));
     }
 
@@ -270,13 +275,38 @@ impl Cache {
     }
 
     fn take_fences(&self, batch: &v1::FenceBatch) -> u64 {
+        self.world.fills.fenced(batch);
         self.soft(|soft| {
-            let mut batch = batch.clone();
-            if self.world.is(Planted::AckWithoutFences) {
-                batch.fences.clear();
+            if !self.world.is(Planted::AckWithoutFences) {
+                batch.fences.iter().for_each(|fence| soft.fences.add(fence));
             }
-            soft.fences.take(&batch);
-            soft.fences.position
+            soft.fences.advance(batch.position);
+            soft.fences.position()
         })
+    }
+
+    /// The position up to which it knows every fence.
+    pub(super) fn fence_position(&self) -> u64 {
+        self.soft(|soft| soft.fences.position())
+    }
+
+    /// Holds fences against what is stored, and remembers up to where.
+    async fn hold_fences(self: Arc<Self>) {
+        let mut passed_upto = 0;
+        loop {
+            self.clock.sleep(PASS_EVERY_MS).await;
+            if !self.soft(|soft| soft.fences.wants_pass(passed_upto)) {
+                continue;
+            }
+            let Some(pass) = self.soft(|soft| soft.fences.begin_pass()) else { continue };
+            passed_upto = pass.upto;
+            self.disk(|disk| {
+                let doomed = |object: &Object| {
+                    object.held_against(|of| self.soft(|soft| soft.fences.doomed(of)))
+                };
+                disk.objects.retain(|_, object| !doomed(object));
+                disk.mark = self.soft(|soft| soft.fences.end_pass(pass));
+            });
+        }
     }
 }

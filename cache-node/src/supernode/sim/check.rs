@@ -293,6 +293,11 @@ impl Observer for Check {
     fn granted(&self, host: u64, vote: &v1::Vote) {
         let mut state = self.state();
         state.voters.push(host);
+        let durable = state.disks.get(&host).and_then(|disks| disks.log.durable_vote_term());
+        if durable < Some(vote.term) {
+            let what = format!("{host} gives a vote of term {}, durable is {durable:?}", vote.term);
+            state.violated("a vote is durable before it is given", what);
+        }
         let to = *state.granted.entry((host, vote.term)).or_insert(vote.node_id);
         if to != vote.node_id {
             let what = format!("{host} votes for {to} and {} in term {}", vote.node_id, vote.term);

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use shoal_proto::id::OBJECT_REF_BYTES;
 use shoal_proto::limits::{RPC_DEADLINE_MS, WRITE_DEADLINE_MS};
 use shoal_proto::wire::v1;
-use shoal_proto::{LeaseId, ManifestId, NodeId};
+use shoal_proto::{LeaseId, NodeId};
 use tokio::sync::oneshot;
 
+use super::super::acquire::Found;
 use super::super::raft::simulated::{now_us, sleep_ms, within_ms};
-use super::cache::{Cache, Known, Object};
+use super::cache::{Cache, Object};
 use super::rng::Rng;
 use super::serving::Given;
-use super::world::{TIMING, labels, object_key, site};
+use super::world::{TIMING, labels, number_of, object_key, site};
+use crate::fences::Verdict;
 use crate::home::Ask;
 use crate::membership::placement;
 
@@ -29,6 +31,8 @@ const FOLLOW_MS: u64 = 6_000;
 const EXPECTED_LOOK_MS: u64 = 10;
 /// What comes from the origin is fresh for so long.
 const FRESH_MS: u64 = 60_000;
+/// Between two looks at whether the tier is there to be told what it is owed, in milliseconds.
+const OWED_LOOK_MS: u64 = 500;
 /// Tries to publish an object.
 const PUBLISH_TRIES: u32 = 3;
 /// A fill takes so long; one in so many takes long.
@@ -66,10 +70,8 @@ impl Cache {
         if let Some(found) = self.local(key) {
             return Some(found);
         }
-        // What was known when the request came holds against all that it may get; without a lease
-        // nothing is known, and what others asked for before may be purged.
-        let (called, fences) = (now_us(), self.soft(|soft| soft.fences.clone()));
-        let trusts = self.lease_holds();
+        // Without a lease nothing is known, and what others asked for before may be purged.
+        let (called, trusts) = (now_us(), self.lease_holds());
         for attempt in 0..ATTEMPTS_MAX {
             let pause_ms = if attempt == 0 { 0 } else { (20 << (attempt - 1).min(5)).min(1_000) };
             self.clock.sleep(pause_ms).await;
@@ -83,14 +85,15 @@ impl Cache {
                 Some(flight) => flight.await.ok().flatten(),
                 None => {
                     self.soft(|soft| soft.flights.insert(key, Vec::new()));
-                    let got = self.fly(key, &fences, rng).await;
+                    let got = self.fly(key, rng).await;
                     let waiting = self.soft(|soft| soft.flights.remove(&key)).unwrap_or_default();
                     waiting.into_iter().for_each(|one| drop(one.send(got.clone())));
                     got
                 }
             };
             let new = |object: &Object| trusts || object.asked_us >= called;
-            if let Some(object) = got.filter(|object| !fences.covers(object) && new(object)) {
+            if let Some(object) = got.filter(|got| self.verdict(got) == Verdict::Clear && new(got))
+            {
                 return Some(object);
             }
         }
@@ -98,50 +101,50 @@ impl Cache {
     }
 
     /// One try to get a key from wherever the tier says.
-    async fn fly(self: &Arc<Self>, key: u8, fences: &Known, rng: &mut Rng) -> Option<Object> {
-        let stale = self
-            .store(|store| store.get(&key).cloned())
-            .filter(|object| self.clock.wall_ms() >= object.fresh_until_ms);
+    async fn fly(self: &Arc<Self>, key: u8, rng: &mut Rng) -> Option<Object> {
+        let stale = self.stored(key).filter(|found| self.verdict(found) != Verdict::Gone);
         let mut ask = Ask {
             key: object_key(key),
             node: self.me(),
-            stale: stale.map(|object| ManifestId::new(*object.id().as_bytes())),
+            stale: stale.map(|object| object.manifest()),
             suspect: None,
             failed: Vec::new(),
-            since: fences.position,
+            since: 0,
         };
         for _ in 0..4 {
-            let asked_us = now_us();
+            let (asked_us, known) = (now_us(), self.fence_position());
             // A follower may be told of a lease before its holder is.
             self.soft(|soft| soft.expected.insert(key));
-            let given = self.acquire(&ask).await;
+            let given = self.acquire(&ask, known).await;
             if let Some(Given::Fill { id, fence_position }) = &given {
                 self.soft(|soft| soft.held.insert(object_key(key), (*id, *fence_position)));
             }
             self.soft(|soft| soft.expected.remove(&key));
             match given {
-                None => return self.fill(key, None, rng).await,
-                Some(Given::Pass) => return None,
                 Some(Given::Fill { id, fence_position }) => {
                     return self.fill(key, Some((id, fence_position)), rng).await;
                 }
+                // A super-node may be cut off itself: under a session lease alone its word counts.
+                None => return self.fill(key, None, rng).await,
+                Some(_) if !self.lease_holds() => return self.fill(key, None, rng).await,
+                Some(Given::Pass) => return None,
                 Some(Given::Follow(lease)) => {
-                    match self.pull(key, lease.node, Some(lease.id)).await {
-                        Some(object) if !fences.covers(&object) => {
-                            return Some(self.keep_copy(object).await);
-                        }
+                    let Some(object) = self.pull(key, lease.node, Some(lease.id)).await else {
+                        ask.suspect = Some((lease.node, lease.id));
+                        continue;
+                    };
+                    match self.covering(&object) {
                         // A purge has come since that fill began: another is needed.
-                        Some(_) => ask.since = fences.position,
-                        None => ask.suspect = Some((lease.node, lease.id)),
+                        Some(purged) => ask.since = ask.since.max(purged),
+                        None => return self.keep_copy(object, 0),
                     }
                 }
-                Some(Given::Have { head, holders }) => {
-                    if let Some(object) = self.pull_any(key, &head, &holders, asked_us).await
-                        && !fences.covers(&object)
-                    {
-                        return Some(self.keep_copy(object).await);
+                Some(Given::Have(found)) => {
+                    let got = self.pull_any(key, &found, (asked_us, known)).await;
+                    if let Some(object) = got {
+                        return self.keep_copy(object, known);
                     }
-                    ask.failed.extend(holders.into_iter().map(NodeId));
+                    ask.failed.extend(found.holders.into_iter().map(|holder| holder.member.id));
                 }
             }
         }
@@ -152,19 +155,36 @@ impl Cache {
     async fn pull_any(
         &self,
         key: u8,
-        head: &v1::IndexHead,
-        holders: &[u64],
-        asked_us: u64,
+        found: &Found,
+        (asked_us, known): (u64, u64),
     ) -> Option<Object> {
-        for holder in holders {
-            let got = self.pull(key, NodeId(*holder), None).await;
-            let same = |object: &Object| object.id().to_wire() == head.object_id;
-            if let Some(object) = got.filter(same) {
-                let fence_position = head.fence_position;
-                return Some(Object { fence_position, asked_us, ..object });
+        let head = found.head.as_ref()?;
+        for holder in &found.holders {
+            let got = self.pull(key, holder.member.id, None).await;
+            let of_use = |object: &Object| {
+                object.id().to_wire() == head.object_id
+                    && self.is_current(object)
+                    && self.admits(object, known)
+            };
+            if let Some(object) = got.filter(of_use) {
+                return Some(Object { asked_us, ..object });
             }
         }
         None
+    }
+
+    /// The newest fence that it knows to cover an object.
+    fn covering(&self, object: &Object) -> Option<u64> {
+        object.held_against(|of| self.soft(|soft| soft.fences.covering(of)))
+    }
+
+    fn admits(&self, object: &Object, vouched: u64) -> bool {
+        object.held_against(|of| self.soft(|soft| soft.fences.admits(of, vouched)))
+    }
+
+    /// Whether an object may come into the store; one that a fence covers may, and leaves.
+    fn may_come_in(&self, object: &Object, vouched: u64) -> bool {
+        self.verdict(object) == Verdict::Gone || self.admits(object, vouched)
     }
 
     fn homes(&self, key: u8) -> Vec<u64> {
@@ -174,17 +194,17 @@ impl Cache {
     }
 
     /// Asks the key's home, then the next.
-    async fn acquire(&self, ask: &Ask) -> Option<Given> {
+    async fn acquire(&self, ask: &Ask, known: u64) -> Option<Given> {
         let patience_ms = if self.lease_holds() { WRITE_DEADLINE_MS } else { ALONE_AFTER_MS };
         let until_ms = self.clock.mono_ms() + patience_ms;
-        let key = (0..self.world.plan.keys).find(|key| object_key(*key) == ask.key)?;
+        let key = number_of(&ask.key);
         loop {
             for home in self.homes(key) {
                 let left_ms = until_ms.saturating_sub(self.clock.mono_ms());
                 if left_ms == 0 {
                     return None;
                 }
-                let (ask, known) = (ask.clone(), self.soft(|soft| soft.fences.position));
+                let ask = ask.clone();
                 let acquire =
                     move |node: Arc<super::node::SuperNode>| node.acquire(ask.clone(), known);
                 let way = (self.id, home);
@@ -192,6 +212,7 @@ impl Cache {
                 if given.is_some() {
                     return given;
                 }
+                self.world.fills.unanswered(key, home);
             }
             if self.clock.mono_ms() >= until_ms {
                 return None;
@@ -207,7 +228,7 @@ impl Cache {
     }
 
     async fn give(self: Arc<Self>, key: u8, lease: Option<LeaseId>) -> Option<Object> {
-        let Some(lease) = lease else { return self.store(|store| store.get(&key).cloned()) };
+        let Some(lease) = lease else { return self.stored(key) };
         while self.soft(|soft| soft.expected.contains(&key)) {
             sleep_ms(EXPECTED_LOOK_MS).await;
         }
@@ -219,11 +240,15 @@ impl Cache {
         within_ms(FOLLOW_MS, receiver).await?.ok().flatten()
     }
 
-    async fn keep_copy(self: &Arc<Self>, object: Object) -> Object {
-        self.store(|store| store.insert(object.key, object.clone()));
+    /// Takes an object into the store, which the index vouched for at position `vouched`.
+    fn keep_copy(self: &Arc<Self>, object: Object, vouched: u64) -> Option<Object> {
+        if !self.may_come_in(&object, vouched) {
+            return None;
+        }
+        self.disk(|disk| disk.objects.insert(object.key, object.clone()));
         let (cache, copy) = (Arc::clone(self), object.clone());
         self.life().spawn(async move { cache.announce(&copy).await });
-        object
+        Some(object)
     }
 
     async fn announce(&self, object: &Object) {
@@ -248,15 +273,16 @@ impl Cache {
         lease: Option<(LeaseId, u64)>,
         rng: &mut Rng,
     ) -> Option<Object> {
-        let fence_position =
-            lease.map_or_else(|| self.soft(|soft| soft.fences.position), |(_, position)| position);
-        if let Some((id, _)) = lease {
-            self.world.fills.began(&self.world, (key, self.id), id, fence_position);
+        if let Some((id, position)) = lease {
+            self.world.fills.began(&self.world, (key, self.id), id, position);
             let homes = self.homes(key);
             self.tell(homes.get(1).copied(), (key, id), false, SHADOW_DEADLINE_MS).await;
             self.life().spawn(Arc::clone(self).renew(key, id));
         }
         let ms = if rng.one_in(LONG_ONE_IN) { rng.between(LONG_MS) } else { rng.between(FILL_MS) };
+        // What the origin answers is younger than all that was known here and to the lease's giver.
+        let known = self.fence_position();
+        let fence_position = lease.map_or(known, |(_, position)| position.max(known));
         let asked_us = now_us();
         self.clock.sleep(ms / 2).await;
         // The origin reads its own version when it hears the request.
@@ -265,9 +291,12 @@ impl Cache {
         self.clock.sleep(ms - ms / 2).await;
         let failed = rng.one_in(20);
         let object = Object { key, version, fence_position, fresh_until_ms, asked_us };
-        if !failed {
-            self.store(|store| store.insert(key, object.clone()));
-            self.publish(&object, lease.map(|(id, _)| id)).await;
+        if !failed && self.may_come_in(&object, 0) {
+            self.disk(|disk| disk.objects.insert(key, object.clone()));
+            match self.lease_holds() {
+                true => self.publish(&object, lease.map(|(id, _)| id)).await,
+                false => drop(self.life().spawn(Arc::clone(self).owe(object.clone()))),
+            }
         }
         if let Some((id, _)) = lease {
             self.world.fills.over((key, self.id), id);
@@ -276,11 +305,21 @@ impl Cache {
         (!failed).then_some(object)
     }
 
+    /// Without the tier an object is published once it answers again, if it is still there.
+    async fn owe(self: Arc<Self>, object: Object) {
+        while !self.lease_holds() {
+            self.clock.sleep(OWED_LOOK_MS).await;
+        }
+        if self.stored(object.key).is_some_and(|stored| stored == object) {
+            self.publish(&object, None).await;
+        }
+    }
+
     async fn publish(&self, object: &Object, lease: Option<LeaseId>) {
         let head = v1::IndexHead {
             key: object_key(object.key).to_wire(),
             object_id: object.id().to_wire(),
-            manifest_id: object.id().to_wire(),
+            manifest_id: object.manifest().to_wire(),
             site: site(object.key).to_owned(),
             length: 10,
             chunk_count: 1,
@@ -298,7 +337,7 @@ impl Cache {
                     move |node: Arc<super::node::SuperNode>| node.publish(lease, me, head.clone());
                 let done = self.world.ask((self.id, home), WRITE_DEADLINE_MS, publish).await;
                 if done == Some(false) {
-                    self.store(|store| store.retain(|_, stored| stored != object));
+                    self.disk(|disk| disk.objects.retain(|_, stored| stored != object));
                 }
                 if done.is_some() {
                     return;

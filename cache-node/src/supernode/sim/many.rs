@@ -14,7 +14,7 @@ use super::run::{Outcome, run};
 use crate::clock;
 
 /// Failing seeds that are reported; beyond it the run ends.
-const FAILURES_MAX: usize = 5;
+const FAILURES_MAX: usize = 20;
 /// Between two lines of progress, in milliseconds: on a terminal, and elsewhere.
 const TERMINAL_EVERY_MS: u64 = 200;
 const LINE_EVERY_MS: u64 = 15_000;

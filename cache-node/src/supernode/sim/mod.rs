@@ -23,8 +23,8 @@
 //!
 //! The shells of the product (`session`, `acquire`, `purge`, `standing`, `reaper`) are bound to
 //! sockets and to another runtime; `node` and `serving` say the same things again, briefly, over the
-//! same cores. What a node does (`directory`, `fetch`) is not here at all: `cache` follows the
-//! design's rules.
+//! same cores. What a node does (`directory`, `fetch`) is said again as well, over its table of
+//! fences; home nodes and growing objects are not here.
 
 mod cache;
 mod check;

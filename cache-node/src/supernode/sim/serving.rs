@@ -10,14 +10,17 @@ use shoal_proto::wire::v1::{session_down::Event as Down, session_up::Event as Up
 use shoal_proto::{LeaseId, NodeId, ObjectId, ObjectKey};
 use tokio::sync::mpsc;
 
+use super::super::acquire::{self, Found};
+use super::super::holders;
 use super::super::index::Holding;
 use super::super::ledger::{Debt, Opened};
 use super::super::raft::simulated::{sleep_ms, within_ms};
+use super::super::service;
 use super::net::End;
 use super::node::SuperNode;
 use super::planted::Planted;
-use super::world::TIMING;
-use crate::home::{Answer, Ask, Filler, Grant, Lease};
+use super::world::{TIMING, number_of};
+use crate::home::{Answer, Ask, Grant, Lease};
 use crate::membership::Role;
 
 /// Events that wait at one session.
@@ -41,7 +44,7 @@ pub(super) enum Event {
 /// What a home answers.
 #[derive(Clone, Debug)]
 pub(super) enum Given {
-    Have { head: v1::IndexHead, holders: Vec<u64> },
+    Have(Found),
     Follow(Lease),
     Fill { id: LeaseId, fence_position: u64 },
     Pass,
@@ -153,7 +156,6 @@ impl SuperNode {
             }
             Up::Heartbeat(beat) => {
                 let (now_ms, in_touch) = (self.now_ms(), self.in_touch());
-                let in_touch = in_touch || self.world.is(Planted::VouchesOutOfTouch);
                 if self.ledger(|ledger| ledger.heard(now_ms, id, in_touch)) {
                     let ack = v1::HeartbeatAck { sequence: beat.sequence };
                     let view = v1::View::from(&self.view());
@@ -178,30 +180,38 @@ impl SuperNode {
 
     /// A node wants a key.
     pub(super) async fn acquire(self: Arc<Self>, ask: Ask, known: u64) -> Option<Given> {
-        let in_touch = self.world.is(Planted::AnswersOutOfTouch) || self.until_in_touch().await;
-        if !in_touch || !self.is_member(ask.node).await {
+        if !self.until_in_touch().await || !self.is_member(ask.node).await {
             return None;
         }
         // The answer is to reflect every fence that the asker knows.
         if !self.raft.wait_applied(known, RPC_DEADLINE_MS / 2).await {
             return None;
         }
-        let found = self.look(&ask);
-        let mut answer = self.decide(&ask, found.is_some(), None);
+        let is_live = |node| {
+            let session = self.index.session_of(node);
+            session.is_some_and(|id| !self.ledger(|ledger| ledger.has_ended(id)))
+        };
+        let found = acquire::look(&self.index, &ask, self.clock.wall_ms(), is_live).ok()?;
+        let mut answer = self.decide(&ask, found.fresh, None);
         if let Answer::Probe(lease) = answer {
             let alive = self.probe(&ask.key, lease).await;
             let settled = if alive { Ask { suspect: None, ..ask.clone() } } else { ask.clone() };
             let gone = (!alive).then_some(lease.id);
-            answer = self.decide(&settled, found.is_some(), gone);
+            answer = self.decide(&settled, found.fresh, gone);
         }
-        Some(match (answer, found) {
-            (Answer::Have, Some((head, holders))) => Given::Have { head, holders },
-            (Answer::Fill(lease), _) => Given::Fill {
+        Some(match answer {
+            Answer::Have => {
+                let publisher = found.head.as_ref().map_or(0, |head| head.publisher_node_id);
+                let asker = self.index.member(ask.node);
+                let holders = holders::choose(found.holders, NodeId(publisher), asker.as_ref());
+                Given::Have(Found { holders, ..found })
+            }
+            Answer::Fill(lease) => Given::Fill {
                 id: lease.id,
                 fence_position: lease.fence_position.unwrap_or_else(|| self.index.fence_position()),
             },
-            (Answer::Follow(lease) | Answer::Probe(lease), _) => Given::Follow(lease),
-            (Answer::Pass | Answer::Have, _) => Given::Pass,
+            Answer::Follow(lease) | Answer::Probe(lease) => Given::Follow(lease),
+            Answer::Pass => Given::Pass,
         })
     }
 
@@ -211,34 +221,18 @@ impl SuperNode {
         known() || (self.read_barrier(RPC_DEADLINE_MS / 2).await && known())
     }
 
-    fn look(&self, ask: &Ask) -> Option<(v1::IndexHead, Vec<u64>)> {
-        let head = self.index.head(&ask.key).ok()??;
-        let object = ObjectId::try_from(head.object_id.as_ref()).ok()?;
-        let holders = self.index.holders(&object).ok()?.into_iter();
-        let of_use = |id: &NodeId| *id != ask.node && !ask.failed.contains(id);
-        let complete = holders.filter(|(id, holding)| of_use(id) && *holding == Holding::Complete);
-        let holders: Vec<u64> = complete
-            .filter(|(id, _)| self.index.member(*id).is_some())
-            .map(|(id, _)| id.0)
-            .collect();
-        let known_stale = ask.stale.is_some_and(|s| s.as_bytes()[..] == head.manifest_id[..]);
-        let fresh = self.clock.wall_ms() < head.fresh_until_ms && !known_stale;
-        (fresh && !holders.is_empty()).then_some((head, holders))
-    }
-
     fn decide(&self, ask: &Ask, have: bool, gone: Option<LeaseId>) -> Answer {
-        let filler = |lease: &Lease| match self.index.member(lease.node) {
-            None => Filler::Unknown,
-            Some(member) if !member.up || gone == Some(lease.id) => Filler::Gone,
-            Some(_) => Filler::Up,
-        };
+        let filler = |lease: &Lease| acquire::filler(&self.index, lease, gone);
         let id = LeaseId(self.world.number());
         let grant = Grant { id, fence_position: self.index.fence_position() };
         let now_ms = self.now_ms();
+        self.world.fills.asked(self, ask);
         let answer = self.home(|home| home.acquire(now_ms, ask, (have, grant), filler));
-        self.world.note(format_args!("{} answers {} with {answer:?}", self.id, ask.node.0));
+        let (key, asker, since) = (number_of(&ask.key), ask.node.0, ask.since);
+        let said = format_args!("{} tells {asker}, of {key} since {since}: {answer:?}", self.id);
+        self.world.note(said);
         if let Answer::Fill(lease) = answer {
-            self.world.fills.granted(self, ask, (lease.id, id), gone.is_some());
+            self.world.fills.granted(self, ask, (lease, id), gone.is_some());
         }
         answer
     }
@@ -260,7 +254,7 @@ impl SuperNode {
     ) {
         if self.world.is(Planted::ShadowForgotten) && !ended {
             let known = self.home(|home| home.renew(self.now_ms(), &key, id, node));
-            self.world.fills.told(self, key, id, node);
+            self.world.fills.told(self, key, (id, began), node);
             if !known {
                 return;
             }
@@ -270,7 +264,7 @@ impl SuperNode {
             self.home(|home| home.end(&key, id, node));
             self.world.fills.ended(self, &key, id);
         } else if self.home(|home| home.shadow(now_ms, key, (id, began), node)) {
-            self.world.fills.told(self, key, id, node);
+            self.world.fills.told(self, key, (id, began), node);
         }
     }
 
@@ -285,10 +279,11 @@ impl SuperNode {
         self: Arc<Self>,
         (key, id): (ObjectKey, LeaseId),
         node: NodeId,
-        mut head: v1::IndexHead,
+        head: v1::IndexHead,
     ) -> Option<bool> {
-        if self.world.is(Planted::PublishUnfenced) {
-            head.fence_position = u64::MAX;
+        let known = self.index.head(&key).ok()?;
+        if id == LeaseId(0) && known.is_some_and(|known| service::is_outdated(&known, &head)) {
+            return Some(false);
         }
         let lease = (key, id);
         let begun_ms = self.now_ms();

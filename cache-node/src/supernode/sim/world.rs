@@ -21,7 +21,10 @@ use super::node::SuperNode;
 use super::plan::Plan;
 use super::planted::Planted;
 use super::rng::Rng;
+use crate::fences::Subject;
 
+/// Keys are below.
+const KEYS_MAX: u8 = 16;
 /// Ids of caches begin here; below are super-nodes.
 pub(super) const CACHES: u64 = 100;
 /// Events that are kept as text for a report, when nobody follows along.
@@ -267,6 +270,26 @@ impl World {
 /// A key's name in the index.
 pub(super) fn object_key(key: u8) -> ObjectKey {
     ObjectKey::new(*blake3::hash(&[key]).as_bytes())
+}
+
+/// Which key that is.
+pub(super) fn number_of(key: &ObjectKey) -> u8 {
+    (0..KEYS_MAX).find(|number| object_key(*number) == *key).unwrap_or(u8::MAX)
+}
+
+/// What fences look at in an object of a key whose fill began at `fence_position`.
+pub(super) fn with_subject<T>(
+    key: u8,
+    fence_position: u64,
+    with: impl FnOnce(&Subject<'_>) -> T,
+) -> T {
+    with(&Subject {
+        key: &object_key(key),
+        site: site(key),
+        labels: &labels(key),
+        every_tag: false,
+        fence_position,
+    })
 }
 
 /// A key's site.

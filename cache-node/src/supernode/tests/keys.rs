@@ -93,6 +93,34 @@ async fn one_fills_and_all_have() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_while_another_publishes_fills_nothing_again() {
+    let rig = Rig::new();
+    let tier = rig.single().await;
+    let mut a = rig.member("a", 11, &tier).await;
+    let mut askers = Vec::new();
+    for id in 12..20 {
+        askers.push(rig.member(&format!("m{id}"), id, &tier).await);
+    }
+    for n in 0..60 {
+        let lease = fill(a.acquire(key(n), |_| {}).await);
+        let publish = a.publish(lease.lease_id, head(key(n), 9, lease.fence_position));
+        let asking = askers.iter_mut().map(|asker| async move {
+            // Until it has what was published.
+            loop {
+                match asker.acquire(key(n), |_| {}).await {
+                    Answer::Have(_) => return,
+                    Answer::Follow(_) => {}
+                    other => panic!("key {n}: {other:?}"),
+                }
+            }
+        });
+        tokio::join!(publish, futures::future::join_all(asking));
+    }
+    assert_eq!(tier.node.status().leases, 0);
+    tier.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filler_that_is_gone_is_replaced_by_who_noticed() {
     let rig = Rig::new();
     let tier = rig.single().await;

@@ -29,6 +29,7 @@ impl Refusing {
             dir: dir.path().to_owned(),
             budget_bytes: 64 << 20,
             memory_bytes: 4 << 20,
+            objects_max: 1 << 20,
         };
         let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
         let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: Sealer::new(&[7; 32]) };

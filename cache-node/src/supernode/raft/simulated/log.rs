@@ -159,6 +159,11 @@ impl LogDisk {
         }
     }
 
+    /// The term of the vote that would survive a crash now.
+    pub(in crate::supernode) fn durable_vote_term(&self) -> Option<u64> {
+        self.lock().durable.vote.map(|vote| vote.leader_id.term)
+    }
+
     /// The term of an entry that would survive a crash now; `Err` when it was purged.
     pub(in crate::supernode) fn durable_term(&self, index: u64) -> Result<Option<u64>, ()> {
         term(&self.lock().durable, index)

@@ -1,4 +1,4 @@
-//! PURE. The fences that this node knows, and what they leave of an object.
+//! PURE. The fences that a node knows, and what they leave of an object.
 //!
 //! Two questions, with two answers. *What is left of a stored object?* The fences that are kept say
 //! so: those that were forgotten have been held against everything stored, and what they covered is
@@ -13,7 +13,7 @@ use shoal_proto::ObjectKey;
 use shoal_proto::limits::FENCES_MAX;
 use shoal_proto::wire::v1;
 
-use crate::fences::{Fenced, Fences, Matcher, Subject, Verdict};
+use super::{Fenced, Fences, Matcher, Subject, Verdict};
 
 /// Fences kept although they were held against the store: fills that began before them are still on
 /// their way.
@@ -23,7 +23,7 @@ const TABLE_MAX: usize = 4 * FENCES_MAX;
 
 /// What purges have matched.
 #[derive(Debug)]
-pub(super) struct FenceTable {
+pub(crate) struct FenceTable {
     kept: Fences,
     kept_max: usize,
     /// Objects from before it may not come in.
@@ -43,13 +43,13 @@ pub struct Pass {
 
 impl FenceTable {
     /// Nothing known, but that everything stored was held against all fences up to `position`.
-    pub(super) fn after_pass(position: u64) -> Self {
+    pub(crate) fn after_pass(position: u64) -> Self {
         let kept = Fences::default();
         Self { kept, kept_max: KEPT_MAX, floor: position, blanket: 0, position }
     }
 
     /// Takes in a fence; one that cannot be read fences everything before it.
-    pub(super) fn add(&mut self, fence: &v1::Fence) {
+    pub(crate) fn add(&mut self, fence: &v1::Fence) {
         let position = fence.position;
         match fence.matcher.as_ref().map(Fenced::try_from) {
             Some(Ok(fenced)) => self.kept.add(position, fenced),
@@ -62,33 +62,40 @@ impl FenceTable {
     }
 
     /// Every fence up to `position` is known.
-    pub(super) fn advance(&mut self, position: u64) {
+    pub(crate) fn advance(&mut self, position: u64) {
         raise(&mut self.position, position);
     }
 
     /// The position up to which every fence is known.
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
     /// What the fences leave of a stored object.
-    pub(super) fn verdict(&self, subject: &Subject<'_>) -> Verdict {
+    pub(crate) fn verdict(&self, subject: &Subject<'_>) -> Verdict {
         if subject.fence_position < self.blanket {
             return Verdict::Gone;
         }
         self.kept.verdict(subject)
     }
 
+    /// The position of the newest fence that covers an object: what began to be filled from there on
+    /// may be of use. `None` when the object is clear.
+    pub(crate) fn covering(&self, subject: &Subject<'_>) -> Option<u64> {
+        let blanket = Some(self.blanket).filter(|blanket| subject.fence_position < *blanket);
+        blanket.max(self.kept.covering(subject))
+    }
+
     /// Whether an object may come into the store. The index vouched for it at `vouched`, after it
     /// had held all fences up to there against it; 0 when it did not.
-    pub(super) fn admits(&self, subject: &Subject<'_>, vouched: u64) -> bool {
+    pub(crate) fn admits(&self, subject: &Subject<'_>, vouched: u64) -> bool {
         let known = subject.fence_position.max(vouched);
         known >= self.floor && self.verdict(subject) != Verdict::Gone
     }
 
     /// Begins a pass: `None` when there is nothing to hold against the store. Whatever came into the
     /// store before must be found there by now, and what comes in later is asked about afterwards.
-    pub(super) fn begin_pass(&mut self) -> Option<Pass> {
+    pub(crate) fn begin_pass(&mut self) -> Option<Pass> {
         if self.kept.is_empty() && self.blanket == 0 {
             return None;
         }
@@ -102,7 +109,7 @@ impl FenceTable {
     }
 
     /// What a pass removes: soft fences age into hard ones when they are forgotten.
-    pub(super) fn doomed(&self, subject: &Subject<'_>) -> bool {
+    pub(crate) fn doomed(&self, subject: &Subject<'_>) -> bool {
         match self.verdict(subject) {
             Verdict::Gone => true,
             Verdict::Stale => subject.fence_position < self.floor,
@@ -112,7 +119,7 @@ impl FenceTable {
 
     /// Ends a pass that looked at everything: what lies below the floor can be forgotten. Says up to
     /// where nothing stored is covered any more: a process that starts from there misses nothing.
-    pub(super) fn end_pass(&mut self, pass: Pass) -> u64 {
+    pub(crate) fn end_pass(&mut self, pass: Pass) -> u64 {
         if self.blanket <= pass.blanket {
             self.blanket = 0;
         }
@@ -124,7 +131,7 @@ impl FenceTable {
     }
 
     /// Keys under hard fences that came after `position`.
-    pub(super) fn keys_after(&self, position: u64) -> Vec<ObjectKey> {
+    pub(crate) fn keys_after(&self, position: u64) -> Vec<ObjectKey> {
         let key = |fenced: &Fenced| match fenced {
             Fenced { matcher: Matcher::Key(key), soft: false } => Some(*key),
             _ => None,
@@ -134,7 +141,7 @@ impl FenceTable {
 
     /// Whether a pass is worth its while: fences that no key names came after `position`, more are
     /// kept than need be, or everything old counts as gone.
-    pub(super) fn wants_pass(&self, position: u64) -> bool {
+    pub(crate) fn wants_pass(&self, position: u64) -> bool {
         let wide = |fenced: &Fenced| !fenced.soft && !matches!(fenced.matcher, Matcher::Key(_));
         self.blanket > 0
             || self.kept.len() > self.kept_max

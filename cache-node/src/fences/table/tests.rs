@@ -29,6 +29,7 @@ fn an_unreadable_fence_covers_everything_before_it_until_that_is_gone() {
     table.add(&v1::Fence { position: 3, matcher });
     let k = key(1);
     assert_eq!(table.verdict(&subject(&k, 2)), Verdict::Gone);
+    assert_eq!(table.covering(&subject(&k, 2)), Some(3));
     assert!(table.wants_pass(3) && !table.admits(&subject(&k, 2), 3));
     assert_eq!(pass(&mut table), 3);
     assert!(!table.admits(&subject(&k, 2), 0), "not without the index's word");
