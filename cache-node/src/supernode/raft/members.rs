@@ -247,6 +247,10 @@ impl Raft {
         change: ChangeMembers<u64, v1::RaftNode>,
         retain: bool,
     ) -> Result<u64, ChangeError> {
+        // Who finished a change by which it leaves leads on for a moment, and takes no other.
+        if !seen.nodes.contains_key(&NodeId(self.inner.me)) {
+            return Err(self.redirect(None).into());
+        }
         let guard = Precondition::LastMembershipLogId { last_membership_log_id: seen.since };
         let done = self.inner.core.change_membership_if(change, retain, [guard]).await;
         match done {

@@ -360,11 +360,19 @@ impl Faults {
         self.at_leader(move |raft| {
             let change = change.clone();
             async move {
-                let mut voters = raft.facts().configs.last().cloned().unwrap_or_default();
+                let facts = raft.facts();
+                let mut voters = facts.configs.last().cloned().unwrap_or_default();
                 change(&mut voters);
-                match voters.is_empty() {
-                    true => Err(Refused::Other("nobody would be left".to_owned())),
-                    false => raft.change_voters(voters).await,
+                let silence = |id: &u64| facts.silent_ms.get(id).copied().flatten();
+                let heir = voters.iter().copied().min_by_key(|id| silence(id).unwrap_or(u64::MAX));
+                match heir {
+                    None => Err(Refused::Other("nobody would be left".to_owned())),
+                    // As in the product's plan: a leader takes out others only.
+                    Some(heir) if facts.leader.is_some_and(|leader| !voters.contains(&leader)) => {
+                        raft.transfer(heir).await;
+                        Err(Refused::Leader(Some(heir)))
+                    }
+                    Some(_) => raft.change_voters(voters).await,
                 }
             }
         })
