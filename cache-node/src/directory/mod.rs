@@ -205,6 +205,12 @@ impl Directory {
         self.fences_mut(FenceTable::begin_pass)
     }
 
+    /// An object comes into the store although a fence covers it: up to where a later process may
+    /// take all fences for carried out.
+    pub fn let_in(&self, head: &ObjectHead) -> u64 {
+        self.fences_mut(|fences| fences.let_in(&head.into()))
+    }
+
     /// Whether a pass removes the stored object.
     pub fn doomed(&self, head: &ObjectHead) -> bool {
         self.fences(|fences| fences.doomed(&head.into()))

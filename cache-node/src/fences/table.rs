@@ -31,6 +31,8 @@ pub(crate) struct FenceTable {
     /// Stored objects from before it are gone, whatever they are.
     blanket: u64,
     position: u64,
+    /// The lowest position of what came in although a fence covers it, and no pass has seen yet.
+    let_in: Option<u64>,
 }
 
 /// A look at everything stored, for what the fences up to a position cover.
@@ -45,7 +47,7 @@ impl FenceTable {
     /// Nothing known, but that everything stored was held against all fences up to `position`.
     pub(crate) fn after_pass(position: u64) -> Self {
         let kept = Fences::default();
-        Self { kept, kept_max: KEPT_MAX, floor: position, blanket: 0, position }
+        Self { kept, kept_max: KEPT_MAX, floor: position, blanket: 0, position, let_in: None }
     }
 
     /// Takes in a fence; one that cannot be read fences everything before it.
@@ -93,12 +95,21 @@ impl FenceTable {
         known >= self.floor && self.verdict(subject) != Verdict::Gone
     }
 
+    /// An object comes in although a fence covers it. Up to where, from now on until a pass that begins
+    /// later has ended, a process may start at most: further on it would not know that fence.
+    pub(crate) fn let_in(&mut self, subject: &Subject<'_>) -> u64 {
+        let lowest = subject.fence_position.min(self.let_in.unwrap_or(u64::MAX));
+        self.let_in = Some(lowest);
+        lowest
+    }
+
     /// Begins a pass: `None` when there is nothing to hold against the store. Whatever came into the
     /// store before must be found there by now, and what comes in later is asked about afterwards.
     pub(crate) fn begin_pass(&mut self) -> Option<Pass> {
         if self.kept.is_empty() && self.blanket == 0 {
             return None;
         }
+        self.let_in = None;
         let surplus = self.kept.len().saturating_sub(self.kept_max);
         if let Some((forgotten, _)) = surplus.checked_sub(1).and_then(|n| self.kept.after(0).nth(n))
         {
@@ -127,7 +138,9 @@ impl FenceTable {
         self.kept.forget_upto(floor);
         // What a soft fence covers is still there.
         let soft = self.kept.after(0).find(|(_, fenced)| fenced.soft);
-        soft.map_or(pass.upto, |(position, _)| pass.upto.min(position.saturating_sub(1)))
+        let clear =
+            soft.map_or(pass.upto, |(position, _)| pass.upto.min(position.saturating_sub(1)));
+        clear.min(self.let_in.unwrap_or(u64::MAX))
     }
 
     /// Keys under hard fences that came after `position`.
@@ -144,6 +157,7 @@ impl FenceTable {
     pub(crate) fn wants_pass(&self, position: u64) -> bool {
         let wide = |fenced: &Fenced| !fenced.soft && !matches!(fenced.matcher, Matcher::Key(_));
         self.blanket > 0
+            || self.let_in.is_some()
             || self.kept.len() > self.kept_max
             || self.kept.after(position).any(|(_, fenced)| wide(fenced))
     }

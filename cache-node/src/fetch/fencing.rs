@@ -2,7 +2,8 @@
 //! it. The directory knows the fences; the store knows nothing of them.
 //!
 //! Invariant: between the question whether an object may come in and its being found in the store, no
-//! pass over the store begins: a fence is forgotten only after everything it covers was seen.
+//! pass over the store begins: a fence is forgotten only after everything it covers was seen. What
+//! comes in although a fence covers it takes the store's mark back to before that fence first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,11 +47,20 @@ impl Inner {
     /// a fence covers may come in, since it is not served, and has to leave: see [`Inner::expel`].
     pub(super) async fn entrance(&self, head: &ObjectHead, vouched: u64) -> Entrance {
         let held = self.gate.clone().read_owned().await;
-        let known = self.directory.verdict(head) == Verdict::Gone;
-        if known || self.directory.admits(head, vouched) {
-            return Entrance::Open(held);
+        if self.directory.verdict(head) != Verdict::Gone {
+            return match self.directory.admits(head, vouched) {
+                true => Entrance::Open(held),
+                false => Entrance::Shut,
+            };
         }
-        Entrance::Shut
+        // It may still be there when the process ends: the next one has to learn of that fence.
+        match self.store.lower_mark(self.directory.let_in(head)).await {
+            Ok(()) => Entrance::Open(held),
+            Err(error) => {
+                tracing::warn!(%error, "how far purges were carried out was not noted");
+                Entrance::Shut
+            }
+        }
     }
 
     /// Removes a stored object that a fence covers; true when it did.
@@ -106,6 +116,8 @@ impl Fetcher {
             }
             after = Some(last);
         }
+        // Nothing comes in between the mark's being known and its being written.
+        let _shut = self.inner.gate.write().await;
         let mark = self.inner.directory.end_pass(pass);
         if let Err(error) = self.inner.store.set_mark(mark).await {
             tracing::warn!(%error, "how far purges were carried out was not noted");

@@ -12,6 +12,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
@@ -64,6 +65,8 @@ pub(super) struct Catalog {
     /// Whether there was none before.
     is_new: bool,
     unsynced_bytes: AtomicU64,
+    /// Held while the mark is changed by what it is.
+    marking: Mutex<()>,
 }
 
 impl std::fmt::Debug for Catalog {
@@ -80,7 +83,8 @@ impl Catalog {
         }
         let db = open_db(path).map_err(|error| fault(path, &error))?;
         let (path, unsynced_bytes) = (path.to_owned(), AtomicU64::new(0));
-        let mut catalog = Self { db, path, is_new: false, unsynced_bytes };
+        let mut catalog =
+            Self { db, path, is_new: false, unsynced_bytes, marking: Mutex::default() };
         catalog.is_new = catalog.check_format()?;
         Ok(catalog)
     }
@@ -208,6 +212,12 @@ impl Catalog {
     /// Notes the owner's mark; whoever finds it finds every earlier write, too.
     pub(super) fn set_mark(&self, mark: u64) -> Result<(), StoreError> {
         self.db.put(MARK_KEY, mark.to_be_bytes()).map_err(|error| self.error(&error))
+    }
+
+    /// Takes the owner's mark back to `upto`, if it is further on.
+    pub(super) fn lower_mark(&self, upto: u64) -> Result<(), StoreError> {
+        let _turn = self.marking.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.mark()? > upto { self.set_mark(upto) } else { Ok(()) }
     }
 
     /// The owner's mark; 0 when there is none.

@@ -233,6 +233,16 @@ impl Store {
         tasks::blocking("store-mark", move || shared.disk.catalog.set_mark(mark)).await?
     }
 
+    /// Takes the mark back to `upto`, if it is further on: before what comes into the store from now
+    /// on is found there. Not to be called beside [`Store::set_mark`].
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn lower_mark(&self, upto: u64) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        tasks::blocking("store-mark", move || shared.disk.catalog.lower_mark(upto)).await?
+    }
+
     /// See [`Store::set_mark`].
     ///
     /// # Errors

@@ -208,3 +208,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_comes_in_under_a_fence_holds_the_mark_until_a_pass_has_seen_it() {
+    let mut table = FenceTable::after_pass(0);
+    table.add(&fence(9, Matcher::Site("docs".to_owned()), false));
+    assert_eq!(pass(&mut table), 9);
+    let k = key(1);
+    assert_eq!(table.verdict(&subject(&k, 4)), Verdict::Gone);
+    assert!(!table.wants_pass(9));
+    assert_eq!(table.let_in(&subject(&k, 4)), 4);
+    assert_eq!(table.let_in(&subject(&k, 6)), 4, "the earlier one is still there");
+    assert!(table.wants_pass(9));
+    // One that comes in beside a pass may have been behind it.
+    let running = table.begin_pass().unwrap();
+    assert_eq!(table.let_in(&subject(&k, 6)), 6);
+    assert_eq!(table.end_pass(running), 6);
+    assert_eq!(pass(&mut table), 9);
+    // What would happen otherwise: who starts from there does not know the fence.
+    let later = FenceTable::after_pass(9);
+    assert_eq!(later.verdict(&subject(&k, 4)), Verdict::Clear);
+}

@@ -68,6 +68,13 @@ pub(super) struct Disk {
     mark: u64,
 }
 
+impl Disk {
+    /// The next life is to start no further on.
+    pub(super) fn hold_mark(&mut self, upto: u64) {
+        self.mark = self.mark.min(upto);
+    }
+}
+
 /// What a life of a node has in memory.
 pub(super) struct Soft {
     pub(super) fences: FenceTable,

@@ -184,7 +184,12 @@ impl Cache {
 
     /// Whether an object may come into the store; one that a fence covers may, and leaves.
     fn may_come_in(&self, object: &Object, vouched: u64) -> bool {
-        self.verdict(object) == Verdict::Gone || self.admits(object, vouched)
+        if self.verdict(object) != Verdict::Gone {
+            return self.admits(object, vouched);
+        }
+        let upto = object.held_against(|of| self.soft(|soft| soft.fences.let_in(of)));
+        self.disk(|disk| disk.hold_mark(upto));
+        true
     }
 
     fn homes(&self, key: u8) -> Vec<u64> {
