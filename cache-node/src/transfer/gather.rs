@@ -26,6 +26,11 @@ const RECEIVED_MAX: usize = 4;
 const MEND_STUCK_MS: u64 = 1_500;
 /// Mates that chunks are exchanged with.
 const MATES_MAX: usize = 32;
+/// A mate is told of before it has a place for the object: it is asked again after a pause, doubled
+/// each time.
+const LISTEN_PAUSE_MS: u64 = 10;
+/// The same, so many times; after 10 s it is lost.
+const LISTEN_TRIES_MAX: u32 = 10;
 
 /// Who gathers, and whom it may meet.
 #[derive(Clone)]
@@ -294,6 +299,9 @@ impl<'a> Run<'a> {
 
     fn meet_members(&mut self, members: BTreeSet<NodeId>) {
         let view = self.gatherer.view.borrow().clone();
+        // Who is not in the view yet is met when it is told of again.
+        let known = |id: &NodeId| view.member(*id).is_some();
+        let members: BTreeSet<_> = members.into_iter().filter(known).collect();
         for gone in self.members.difference(&members).copied().collect::<Vec<_>>() {
             self.met.remove(&gone);
             self.on(Event::Lost(gone));
@@ -318,7 +326,7 @@ impl<'a> Run<'a> {
         }
         self.met.insert(id, member.clone());
         self.on(Event::Met(Facts { id, zone: zone(&member.zone), mate }));
-        let listening = listen(self.gatherer.peers.clone(), member.clone(), self.wanted);
+        let listening = listen(self.gatherer.peers.clone(), (member.clone(), mate), self.wanted);
         self.tasks.push(listening(self.sender.clone()));
     }
 
@@ -398,13 +406,14 @@ fn zone(name: &str) -> u32 {
 
 fn listen(
     peers: Peers,
-    member: Member,
+    (member, mate): (Member, bool),
     wanted: Wanted,
 ) -> impl FnOnce(mpsc::Sender<Received>) -> BoxFuture<'static, ()> {
     move |sender| {
         async move {
             let peer = member.id;
-            let Ok(mut events) = peers.availability(&member, wanted).await else {
+            let tries = if mate { LISTEN_TRIES_MAX } else { 1 };
+            let Some(mut events) = availability(&peers, &member, (wanted, tries)).await else {
                 let _ = sender.send(Received::Gone { peer }).await;
                 return;
             };
@@ -423,6 +432,22 @@ fn listen(
         }
         .boxed()
     }
+}
+
+async fn availability(
+    peers: &Peers,
+    member: &Member,
+    (wanted, tries): (Wanted, u32),
+) -> Option<tonic::Streaming<v1::AvailabilityEvent>> {
+    for tried in 0..tries {
+        if tried > 0 {
+            tokio::time::sleep(Duration::from_millis(LISTEN_PAUSE_MS << tried)).await;
+        }
+        if let Ok(events) = peers.availability(member, wanted).await {
+            return Some(events);
+        }
+    }
+    None
 }
 
 async fn receive(

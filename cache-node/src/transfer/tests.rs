@@ -373,11 +373,11 @@ async fn followers_of_a_fill_give_to_one_another() {
     one.holds(&body).await;
     two.holds(&body).await;
     let given = one.metrics.bytes_out.get() + two.metrics.bytes_out.get();
-    assert!(given > 0, "the filler gave everything itself");
     let sent = filler.metrics.bytes_out.get();
-    assert!(sent < 2 * LENGTH as u64, "the filler sent every chunk to each");
-    // On a busy machine the last ones may be asked of a second node too.
-    assert!(sent + given >= 2 * LENGTH as u64);
+    // On a busy machine a few may be asked of a second node too.
+    let spare = LENGTH as u64 / 4;
+    assert!(sent <= LENGTH as u64 + spare, "the filler sends each chunk once: {sent}");
+    assert!(given + sent >= 2 * LENGTH as u64 && given <= LENGTH as u64 + spare, "{given}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -393,9 +393,15 @@ async fn mates_mend_what_a_lost_filler_left_unfinished() {
     for live in [&mine, &theirs] {
         live.name_growth(5);
     }
-    two.fills.grows(&theirs);
     mine.meet_mates(&[two.me.id].into());
-    one.gatherer(&[&two.me]).mend(&mine, 12).await.unwrap();
+    let gatherer = one.gatherer(&[&two.me]);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        two.fills.grows(&theirs);
+    };
+    // It is told of before it has a place for the object.
+    let (mended, ()) = tokio::join!(gatherer.mend(&mine, 12), late);
+    mended.unwrap();
     assert_eq!(mine.chunks_in_order(), 12);
     assert_eq!(two.metrics.bytes_out.get(), 9 * u64::from(CHUNK_BYTES_MIN));
 }
