@@ -90,6 +90,7 @@ impl Reader {
             let data = self.live.read_chunk(index).await.map_err(|e| BodyError(e.to_string()))?;
             return Ok(Some(cut(&data, start, &wanted)).filter(|bytes| !bytes.is_empty()));
         }
+        self.live.reads(index);
         let from = (self.offset - start) as usize;
         Ok(self.live.tail_from(index, from).map(|tail| cut(&tail, self.offset, &wanted)))
     }

@@ -8,6 +8,7 @@
 //! | `pull` | sources within the cluster |
 //! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
+//! | `resume` | going on with what another began |
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //!
@@ -19,6 +20,7 @@ mod fill;
 mod flight;
 mod job;
 mod pull;
+mod resume;
 mod tierless;
 mod types;
 
@@ -41,7 +43,7 @@ use crate::origin::OriginClient;
 use crate::policy::site::{Site, Sites};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, Fills, Live, Peers};
+use crate::transfer::{CopyRequest, Fills, Gatherer, Live, Peers};
 use fencing::Gate;
 use flight::{Flights, Outcome};
 use job::Job;
@@ -86,6 +88,7 @@ struct Inner {
     directory: Arc<Directory>,
     origin: OriginClient,
     peers: Peers,
+    gatherer: Gatherer,
     fills: Arc<Fills>,
     sites: Arc<Sites>,
     metrics: OriginMetrics,
@@ -101,11 +104,14 @@ impl Fetcher {
     pub fn new(parts: FetchParts, tasks: Tasks) -> Self {
         let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies, secret } =
             parts;
+        let (me, view) = (directory.node_id(), directory.watch_view());
+        let gatherer = Gatherer { peers: peers.clone(), me, view };
         let inner = Inner {
             store,
             directory,
             origin,
             peers,
+            gatherer,
             fills,
             sites,
             metrics,
