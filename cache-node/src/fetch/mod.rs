@@ -11,6 +11,7 @@
 //! | `resume` | going on with what another began |
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
+//! | `heal` | chunks that the disk has lost, while a response is sent |
 //!
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
@@ -18,6 +19,7 @@ mod body;
 mod fencing;
 mod fill;
 mod flight;
+mod heal;
 mod job;
 mod pull;
 mod resume;
@@ -46,6 +48,7 @@ use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, Fills, Gatherer, Live, Peers};
 use fencing::Gate;
 use flight::{Flights, Outcome};
+use heal::Healer;
 use job::Job;
 
 /// Flights that a request joins before it gives up.
@@ -129,6 +132,11 @@ impl Fetcher {
     /// # Errors
     /// When the origin has to be asked and gives no usable answer.
     pub async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
+        let found = self.find(&request).await?;
+        Ok(found.fetched(Some(Healer::new(self.clone(), request))))
+    }
+
+    async fn find(&self, request: &FetchRequest) -> Result<Found, FetchError> {
         if let Some(found) = self.local(&request.key).await {
             return Ok(found);
         }
@@ -136,7 +144,7 @@ impl Fetcher {
             if request.method == Method::HEAD && self.inner.flights.get(&request.key).is_none() {
                 let stored = self.inner.store.get(&request.key).await.is_some();
                 if !stored {
-                    return self.pass_request(&request).await;
+                    return self.pass_request(request).await;
                 }
             }
             let trusts = self.inner.directory.session_holds();
@@ -162,33 +170,33 @@ impl Fetcher {
                     self.inner.flights.abandon(&request.key, &outcome);
                 }
                 Outcome::Stored(object, tier, lookup) => {
-                    return Ok(from_store(object, tier, collapsed(first, lookup)));
+                    return Ok(Found::Stored(object, tier, collapsed(first, lookup)));
                 }
                 Outcome::Live(live, tier, lookup) => {
-                    return Ok(from_live(live, tier, collapsed(first, lookup)));
+                    return Ok(Found::Live(live, tier, collapsed(first, lookup)));
                 }
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Pass => {
                     if let (true, Ok(response)) = (first, passed.await) {
-                        return Ok(Fetched::Pass(response));
+                        return Ok(Found::Pass(response));
                     }
-                    return self.pass_request(&request).await;
+                    return self.pass_request(request).await;
                 }
             }
         }
-        self.pass_request(&request).await
+        self.pass_request(request).await
     }
 
-    async fn local(&self, key: &ObjectKey) -> Option<Fetched> {
+    async fn local(&self, key: &ObjectKey) -> Option<Found> {
         let found = self.inner.store.get(key).await?;
         if !self.inner.may_serve(&found) {
             return None;
         }
         let tier = found.tier();
-        Some(from_store(found, tier, Lookup::Hit))
+        Some(Found::Stored(found, tier, Lookup::Hit))
     }
 
-    async fn pass_request(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
+    async fn pass_request(&self, request: &FetchRequest) -> Result<Found, FetchError> {
         let origin_request = OriginRequest {
             method: request.method.clone(),
             target: request.target.clone(),
@@ -196,7 +204,7 @@ impl Fetcher {
             headers: request.headers.clone(),
             body: None,
         };
-        self.pass(request.site.clone(), origin_request).await.map(Fetched::Pass)
+        self.pass(request.site.clone(), origin_request).await.map(Found::Pass)
     }
 
     /// A request straight to the origin, streamed both ways.
@@ -279,14 +287,28 @@ fn collapsed(first: bool, lookup: Lookup) -> Lookup {
     if !first && lookup == Lookup::Miss { Lookup::Collapsed } else { lookup }
 }
 
-fn from_store(object: Arc<StoredObject>, tier: Tier, lookup: Lookup) -> Fetched {
-    let head = Arc::new(object.manifest().head().clone());
-    let body = move |range| body::stored(object, range);
-    Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+/// What a request found.
+enum Found {
+    Stored(Arc<StoredObject>, Tier, Lookup),
+    Live(Arc<Live>, Tier, Lookup),
+    Pass(OriginResponse),
 }
 
-fn from_live(live: Arc<Live>, tier: Tier, lookup: Lookup) -> Fetched {
-    let head = live.head().clone();
-    let body = move |range| body::live(live, range);
-    Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+impl Found {
+    /// With its body, for whose damaged chunks `healer` is asked.
+    fn fetched(self, healer: Option<Healer>) -> Fetched {
+        match self {
+            Self::Stored(object, tier, lookup) => {
+                let head = Arc::new(object.manifest().head().clone());
+                let body = move |range| body::stored(object, healer, range);
+                Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+            }
+            Self::Live(live, tier, lookup) => {
+                let head = live.head().clone();
+                let body = move |range| body::live(live, range);
+                Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+            }
+            Self::Pass(response) => Fetched::Pass(response),
+        }
+    }
 }
