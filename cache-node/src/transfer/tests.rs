@@ -5,6 +5,7 @@ mod refused;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,17 +101,21 @@ where
     me
 }
 
-async fn node(id: u64) -> Node {
-    let dir = tempfile::tempdir().unwrap();
-    let m = Metrics::new().unwrap();
-    let metrics = TransferMetrics::new(&m).unwrap();
+async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
     let config = StoreConfig {
-        dir: dir.path().to_owned(),
+        dir: dir.to_owned(),
         budget_bytes: 64 << 20,
         memory_bytes: 4 << 20,
         objects_max: 1 << 20,
     };
-    let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
+    Store::open(config, StoreMetrics::new(metrics).unwrap()).await.unwrap()
+}
+
+async fn node(id: u64) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let m = Metrics::new().unwrap();
+    let metrics = TransferMetrics::new(&m).unwrap();
+    let store = store(dir.path(), &m).await;
     let fills = Arc::new(Fills::default());
     let sealer = Sealer::new(&[7; 32]);
     let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
