@@ -27,12 +27,15 @@ impl Healer {
         Self { fetcher, request }
     }
 
-
     /// The chunk with that hash, which lies at `range` of the object's body.
     ///
     /// # Errors
     /// When the object cannot be had again, or has another version now.
-    pub(super) async fn chunk(&self, range: Range<u64>, hash: ChunkHash) -> Result<Bytes, BodyError> {
+    pub(super) async fn chunk(
+        &self,
+        range: Range<u64>,
+        hash: ChunkHash,
+    ) -> Result<Bytes, BodyError> {
         let length = (range.end - range.start) as usize;
         // What this finds is read without another try: damage twice is a disk to be replaced.
         let found = self.fetcher.find(&self.request).await;
