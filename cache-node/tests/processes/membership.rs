@@ -15,7 +15,7 @@ fn members(cluster: &Cluster, asked: &str) -> Option<Value> {
     let finished = cluster.control(asked, &["members", "--json", "--timeout", "15s"]);
     let read = serde_json::from_str(&finished.output).ok();
     if read.is_none() {
-        eprintln!("{asked}: shoal members: {:?} {}", finished.code, finished.errors);
+        println!("{asked}: shoal members: {:?} {}", finished.code, finished.errors);
     }
     read
 }
