@@ -24,7 +24,7 @@ use crate::policy::freshness::{Times, freshness};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
 use crate::policy::{conditional, hop, label};
-use crate::transfer::{CopyRequest, FillEntry, Live, Source};
+use crate::transfer::{CopyRequest, FillEntry, Live, Source, Tail};
 
 /// How long nobody waits for another's fill of a key whose response could not be stored.
 const PASS_MS: u32 = 5_000;
@@ -163,7 +163,8 @@ impl Job {
         part: Range<u64>,
     ) -> Result<u64, String> {
         let size = live.head().chunk_size as usize;
-        let mut writer = Writer { live: live.clone(), size, position: part.start };
+        let (live, tail) = (live.clone(), live.open_tail());
+        let mut writer = Writer { live, tail, size, position: part.start };
         while let Some(piece) = body.next().await {
             writer.write(piece.map_err(|error| error.to_string())?).await?;
             if writer.position > part.end {
@@ -336,6 +337,7 @@ fn position(lease: Option<Lease>, known: u64) -> u64 {
 
 struct Writer {
     live: Arc<Live>,
+    tail: Tail,
     size: usize,
     position: u64,
 }
@@ -351,7 +353,7 @@ impl Writer {
             if self.position > UNKNOWN_LENGTH_BYTES_MAX.max(self.live.head().length.unwrap_or(0)) {
                 return Err("longer than an object may be".to_owned());
             }
-            self.live.show_tail(chunk, &part);
+            self.tail.push(chunk, &part);
             if part.len() == room {
                 self.store(chunk).await?;
             }
@@ -368,7 +370,7 @@ impl Writer {
     }
 
     async fn store(&self, chunk: u32) -> Result<(), String> {
-        let data = self.live.tail(chunk);
+        let data = self.tail.bytes(chunk);
         let hash = ChunkHash::of(&data);
         // Known from before, from the filler that was lost.
         if self.live.known_hash(chunk).is_some_and(|known| known != hash) {

@@ -4,7 +4,7 @@
 //! Invariants: chunks in the store are verified or come from the origin itself; readers see bytes
 //! in order and never past the end; an object that failed ends every reader's stream in an error.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -32,10 +32,20 @@ pub struct Progress {
     pub end: Option<End>,
 }
 
+/// A chunk of which a part has arrived.
 #[derive(Default)]
-struct Tail {
+struct Begun {
     chunk: u32,
     bytes: BytesMut,
+    /// Readers may have it before it is whole.
+    shown: bool,
+}
+
+/// The end of what one fetch from the origin brings, chunk after chunk; gone when dropped. Several
+/// may bring parts of one object at the same time.
+pub struct Tail {
+    live: Arc<Live>,
+    number: u64,
 }
 
 /// A growing object.
@@ -53,7 +63,8 @@ pub struct Live {
     mates: Mutex<BTreeSet<NodeId>>,
     /// The chunk that the foremost reader waits for.
     reading: AtomicU32,
-    tail: Mutex<Tail>,
+    tails: Mutex<BTreeMap<u64, Begun>>,
+    next_tail: AtomicU64,
     progress: watch::Sender<Progress>,
     followers: AtomicU32,
 }
@@ -71,7 +82,8 @@ impl Live {
             growth: AtomicU64::new(lease.map_or(0, |lease| lease.0)),
             mates: Mutex::default(),
             reading: AtomicU32::new(0),
-            tail: Mutex::default(),
+            tails: Mutex::default(),
+            next_tail: AtomicU64::new(0),
             progress: watch::Sender::default(),
             followers: AtomicU32::new(0),
         })
@@ -218,36 +230,18 @@ impl Live {
         Ok(())
     }
 
-    /// Shows readers the beginning of a chunk that is still arriving from the origin.
-    pub fn show_tail(&self, chunk: u32, piece: &[u8]) {
-        {
-            let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-            if tail.chunk != chunk {
-                tail.chunk = chunk;
-                tail.bytes.clear();
-            }
-            tail.bytes.extend_from_slice(piece);
-        }
-        self.step();
+    /// A fetch from the origin begins.
+    pub fn open_tail(self: &Arc<Self>) -> Tail {
+        let number = self.next_tail.fetch_add(1, Ordering::Relaxed);
+        self.tails.lock().unwrap_or_else(PoisonError::into_inner).insert(number, Begun::default());
+        Tail { live: self.clone(), number }
     }
 
     /// The bytes of `chunk` from `from` on, as far as they have arrived.
     pub fn tail_from(&self, chunk: u32, from: usize) -> Option<Bytes> {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.chunk != chunk || tail.bytes.len() <= from {
-            return None;
-        }
-        Some(Bytes::copy_from_slice(&tail.bytes[from..]))
-    }
-
-    /// A copy of the tail's bytes, to be stored as a chunk: readers may stand inside the tail until
-    /// the chunk can be read.
-    pub fn tail(&self, chunk: u32) -> Bytes {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.chunk != chunk {
-            return Bytes::new();
-        }
-        Bytes::copy_from_slice(&tail.bytes)
+        let tails = self.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = |tail: &&Begun| tail.shown && tail.chunk == chunk && tail.bytes.len() > from;
+        tails.values().find(has).map(|tail| Bytes::copy_from_slice(&tail.bytes[from..]))
     }
 
     /// Ends it whole: the object is stored and readers see its end.
@@ -302,6 +296,40 @@ impl Live {
             // The first end stands: a failure after success is nobody's business.
             progress.end.get_or_insert(end);
         });
+    }
+}
+
+impl Tail {
+    /// More of a chunk arrived. Readers get it at once, unless its hash is known: then they get it
+    /// when it is whole and matches.
+    pub fn push(&self, chunk: u32, piece: &[u8]) {
+        let shown = self.live.known_hash(chunk).is_none();
+        {
+            let mut tails = self.live.tails.lock().unwrap_or_else(PoisonError::into_inner);
+            let tail = tails.entry(self.number).or_default();
+            if tail.chunk != chunk {
+                tail.chunk = chunk;
+                tail.bytes.clear();
+            }
+            tail.shown = shown;
+            tail.bytes.extend_from_slice(piece);
+        }
+        self.live.step();
+    }
+
+    /// A copy of the chunk's bytes, to be stored: readers may stand inside the tail until the chunk
+    /// can be read.
+    pub fn bytes(&self, chunk: u32) -> Bytes {
+        let tails = self.live.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = tails.get(&self.number).filter(|tail| tail.chunk == chunk);
+        tail.map(|tail| Bytes::copy_from_slice(&tail.bytes)).unwrap_or_default()
+    }
+}
+
+impl Drop for Tail {
+    fn drop(&mut self) {
+        let mut tails = self.live.tails.lock().unwrap_or_else(PoisonError::into_inner);
+        tails.remove(&self.number);
     }
 }
 

@@ -31,7 +31,7 @@ pub mod swarm;
 pub use client::{Followed, Peers};
 pub use follow::FOLLOWED_WHOLE_CHUNKS;
 pub use gather::{Control, GatherError, Gatherer};
-pub use live::{End, Live, Progress};
+pub use live::{End, Live, Progress, Tail};
 pub use registry::{Entry, FillEntry, Fills};
 pub use sealed::{Sealer, Source};
 pub use server::{CopyRequest, CopyWishes, PeerService};

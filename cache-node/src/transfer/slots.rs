@@ -1,6 +1,6 @@
-//! Upload discipline: a few chunks leave at a time, one after the other, in the order in which they
-//! were asked for. Sent all at once they would all arrive late, and none could be passed on
-//! meanwhile.
+//! Upload discipline: a few chunks leave at a time, in the order in which they were asked for. Sent
+//! all at once they would all arrive late, and none could be passed on meanwhile. Too few at a time
+//! leave the line idle whenever they go to nodes on which much else arrives.
 //!
 //! A slot is held from before a chunk is read until its last byte is with the operating system, or
 //! for [`HELD_MS_MAX`]: a peer that takes what it asked for slowly does not hold up the others.
@@ -21,7 +21,7 @@ use tower_service::Service;
 use crate::clock;
 
 /// Chunks that leave at a time.
-const SLOTS: usize = 2;
+const SLOTS: usize = 6;
 /// After so long a chunk that still leaves does not count any more, in milliseconds.
 const HELD_MS_MAX: u64 = 1_000;
 

@@ -386,6 +386,27 @@ async fn followers_of_a_fill_give_to_one_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_fetches_into_one_object_do_not_mix_their_bytes() {
+    let node = node(1).await;
+    let live = node.begin(Some(LENGTH), None).await;
+    assert!(live.announce(0, ChunkHash::of(b"known")));
+    let (rest, hole, known) = (live.open_tail(), live.open_tail(), live.open_tail());
+    rest.push(4, b"four");
+    hole.push(1, b"one");
+    known.push(0, b"kn");
+    rest.push(4, b"teen");
+    assert_eq!((&rest.bytes(4)[..], &hole.bytes(1)[..]), (&b"fourteen"[..], &b"one"[..]));
+    assert_eq!(live.tail_from(4, 4).unwrap(), "teen");
+    assert_eq!(live.tail_from(1, 1).unwrap(), "ne");
+    assert_eq!(known.bytes(0), "kn");
+    assert!(live.tail_from(0, 0).is_none(), "it is not held against its hash yet");
+    drop(hole);
+    assert!(live.tail_from(1, 0).is_none());
+    rest.push(5, b"next");
+    assert!(live.tail_from(4, 0).is_none() && rest.bytes(4).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mates_mend_what_a_lost_filler_left_unfinished() {
     let (one, two) = (node(1).await, node(2).await);
     let body = body(LENGTH);

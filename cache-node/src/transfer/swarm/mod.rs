@@ -22,6 +22,8 @@
 
 mod choose;
 mod chunks;
+#[cfg(test)]
+mod lines;
 mod peers;
 #[cfg(test)]
 mod simulator;
@@ -195,6 +197,8 @@ pub struct Swarm {
     requests: BTreeMap<u64, Request>,
     next_request: u64,
     progress_ms: u64,
+    /// When the last chunk came.
+    arrived_ms: u64,
     /// Between two chunks from whomever, in microseconds, on average; 0 while unknown.
     gap_us: u64,
     stuck_after_ms: u64,
@@ -226,6 +230,7 @@ impl Swarm {
             requests: BTreeMap::new(),
             next_request: 0,
             progress_ms: now_ms,
+            arrived_ms: now_ms,
             gap_us: 0,
             stuck_after_ms: STUCK_AFTER_MS,
             ended: false,
@@ -367,10 +372,10 @@ impl Swarm {
 
     /// A chunk came: how fast they come says how many may be on their way.
     fn arrived(&mut self, now_ms: u64) {
-        let gap_us = now_ms.saturating_sub(self.progress_ms).min(GAP_MS_MAX) * 1_000;
+        let gap_us = now_ms.saturating_sub(self.arrived_ms).min(GAP_MS_MAX) * 1_000;
         let first = self.gap_us == 0;
         self.gap_us = if first { GAP_FIRST_US } else { (self.gap_us * 15 + gap_us) / 16 }.max(1);
-        self.progress_ms = now_ms;
+        (self.progress_ms, self.arrived_ms) = (now_ms, now_ms);
     }
 
     fn end(&mut self, now_ms: u64, (number, ending): (u64, Ending), actions: &mut Vec<Action>) {

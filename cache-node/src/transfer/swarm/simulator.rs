@@ -1,13 +1,16 @@
 //! A swarm in virtual time: every node runs the session that nodes run, over lines of a given rate.
 //!
-//! Uploads of a node wait in one queue; a chunk takes its time on the sender's line and, behind
-//! others, on the receiver's. The filler gets the object in order at its own line's rate.
+//! Uploads of a node wait in one queue, and a few leave at a time. What leaves shares the sender's
+//! line and the receiver's with whatever else is on them (`lines`): a sender whose chunks go where
+//! much arrives is held up by that, as it is by TCP. The filler gets the object in order at its own
+//! line's rate.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
 use shoal_proto::NodeId;
 
+use super::lines::{Flow, Lines};
 use super::{Action, Ending, Event, Facts, Swarm, TICK_MS};
 
 /// What is simulated.
@@ -25,8 +28,10 @@ pub(super) struct Setup {
     pub(super) killed: usize,
     /// All start with the whole object at the filler.
     pub(super) filled: bool,
-    /// From one node to another, one way, on lines that are busy, in microseconds.
+    /// From one node to another, one way, in microseconds.
     pub(super) latency_us: u64,
+    /// Chunks that leave a node at a time.
+    pub(super) slots: usize,
 }
 
 /// What came of it.
@@ -52,7 +57,8 @@ enum What {
     Known(usize, u32, bool),
     Has(usize, usize, u32),
     Asked(usize, usize, u64, Vec<u32>),
-    Uploaded(usize),
+    /// A chunk has arrived, unless lines were shared out anew since.
+    Lines(u64),
     Arrived(usize, usize, u64, u32),
     Over(usize, u64),
     Tick(usize),
@@ -63,8 +69,7 @@ struct Host {
     swarm: Swarm,
     has: Vec<bool>,
     queue: VecDeque<(usize, u64, u32)>,
-    uploading: bool,
-    down_free_us: u64,
+    uploads: usize,
     alive: bool,
     done_us: Option<u64>,
     mates: Vec<usize>,
@@ -77,6 +82,7 @@ pub(super) struct Simulator {
     events: BinaryHeap<Reverse<(u64, u64, What)>>,
     turn: u64,
     now_us: u64,
+    lines: Lines,
     sent: Vec<u64>,
     entered: Vec<u64>,
     stuck: usize,
@@ -94,8 +100,7 @@ impl Simulator {
             ),
             has: vec![false; chunks as usize],
             queue: VecDeque::new(),
-            uploading: false,
-            down_free_us: 0,
+            uploads: 0,
             alive: true,
             done_us: None,
             mates: mates(setup, host),
@@ -106,6 +111,7 @@ impl Simulator {
             events: BinaryHeap::new(),
             turn: 0,
             now_us: 0,
+            lines: Lines::new(nodes, setup.rate),
             sent: vec![0; nodes],
             entered: vec![0; setup.zones],
             stuck: 0,
@@ -197,14 +203,12 @@ impl Simulator {
             What::Asked(host, from, request, chunks) if self.hosts[host].alive => {
                 let queue = &mut self.hosts[host].queue;
                 queue.extend(chunks.into_iter().map(|chunk| (from, request, chunk)));
-                if !self.hosts[host].uploading {
-                    self.upload(host);
-                }
+                self.upload(host);
             }
             What::Asked(_, from, request, _) => {
                 self.end(from, request, Ending::Failed);
             }
-            What::Uploaded(host) => self.upload(host),
+            What::Lines(shared) => self.lines_moved(shared),
             What::Arrived(host, from, request, chunk) => self.arrived(host, from, request, chunk),
             What::Over(host, request) => self.end(host, request, Ending::Served),
             What::Tick(host) => {
@@ -216,6 +220,11 @@ impl Simulator {
             What::Kill(victim) => {
                 self.hosts[victim].alive = false;
                 self.hosts[victim].queue.clear();
+                self.lines.cut(self.now_us, victim).into_iter().for_each(|flow| {
+                    self.hosts[flow.from].uploads -= 1;
+                });
+                self.share_lines();
+                (0..self.hosts.len()).for_each(|host| self.upload(host));
                 for host in 1..self.hosts.len() {
                     self.tell(host, Event::Lost(NodeId(victim as u64)));
                 }
@@ -227,23 +236,44 @@ impl Simulator {
         self.tell(host, Event::Ended { request, ending });
     }
 
-    /// Sends the next chunk that waits for a host's line.
+    /// Sends chunks that wait, as many as may leave at a time.
     fn upload(&mut self, host: usize) {
-        self.hosts[host].uploading = false;
-        while let Some((to, request, chunk)) = self.hosts[host].queue.pop_front() {
+        let mut begun = false;
+        while self.hosts[host].uploads < self.setup.slots
+            && let Some((to, request, chunk)) = self.hosts[host].queue.pop_front()
+        {
             let wanted = self.hosts[to].expected.contains(&(request, chunk));
             if !self.hosts[host].alive || !wanted {
                 continue;
             }
             assert!(self.hosts[host].has[chunk as usize], "{host} was asked for what it has not");
             self.sent[host] += 1;
-            let (end_us, last_us) = (self.now_us + self.chunk_us(), self.hosts[to].down_free_us);
-            let arrives_us = end_us.max(last_us.max(self.now_us) + self.chunk_us());
-            self.hosts[to].down_free_us = arrives_us;
-            self.hosts[host].uploading = true;
-            self.at(end_us, What::Uploaded(host));
-            self.at(arrives_us + self.setup.latency_us, What::Arrived(to, host, request, chunk));
-            return;
+            self.hosts[host].uploads += 1;
+            let bytes = f64::from(self.setup.chunk_bytes);
+            self.lines.add(self.now_us, Flow { from: host, to, request, chunk, bytes });
+            begun = true;
+        }
+        if begun {
+            self.share_lines();
+        }
+    }
+
+    fn share_lines(&mut self) {
+        if let Some((at_us, shared)) = self.lines.share(self.now_us) {
+            self.at(at_us, What::Lines(shared));
+        }
+    }
+
+    fn lines_moved(&mut self, shared: u64) {
+        let over = self.lines.over(self.now_us, shared);
+        for Flow { from, to, request, chunk, .. } in &over {
+            self.hosts[*from].uploads -= 1;
+            let arrived = What::Arrived(*to, *from, *request, *chunk);
+            self.at(self.now_us + self.setup.latency_us, arrived);
+        }
+        if !over.is_empty() {
+            self.share_lines();
+            over.iter().for_each(|flow| self.upload(flow.from));
         }
     }
 

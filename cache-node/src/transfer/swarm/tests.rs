@@ -19,6 +19,7 @@ fn sixteen() -> Setup {
         killed: 0,
         filled: false,
         latency_us: 1_000,
+        slots: 6,
     }
 }
 
@@ -33,7 +34,7 @@ fn runs(setup: Setup) -> Outcome {
 fn sixteen_nodes_take_little_longer_than_one_and_the_filler_sends_each_chunk_once() {
     for filled in [false, true] {
         let out = runs(Setup { filled, ..sixteen() });
-        assert!(slowest(&out) <= 1.06);
+        assert!(slowest(&out) <= 1.12);
         assert!(out.filler_sent <= 1.02);
     }
 }
@@ -41,20 +42,26 @@ fn sixteen_nodes_take_little_longer_than_one_and_the_filler_sends_each_chunk_onc
 #[test]
 fn a_zone_takes_each_chunk_in_once() {
     let out = runs(Setup { zones: 2, ..sixteen() });
-    assert!(slowest(&out) <= 1.07);
+    assert!(slowest(&out) <= 1.08);
     assert!(out.zone_entered <= 1.02);
 }
 
 #[test]
 fn who_is_lost_half_way_holds_nobody_up() {
     let out = runs(Setup { killed: 3, ..sixteen() });
-    assert!(slowest(&out) <= 1.1);
+    assert!(slowest(&out) <= 1.11);
 }
 
 #[test]
 fn chunks_that_take_long_on_lines_that_are_slow_and_late_are_not_asked_for_twice() {
     let few = Setup { chunks: 256, rate: 2_500_000, latency_us: 100_000, ..sixteen() };
     let out = runs(few);
-    assert!(slowest(&out) <= 1.25);
+    assert!(slowest(&out) <= 1.30);
     assert!(out.filler_sent <= 1.05);
+}
+
+#[test]
+fn few_chunks_at_a_time_leave_lines_idle_when_they_go_where_much_arrives() {
+    let out = runs(Setup { slots: 2, chunks: 256, ..sixteen() });
+    assert!(slowest(&out) > 1.3, "lines are not shared with whatever else is on them");
 }

@@ -4,6 +4,7 @@ mod cluster;
 mod http;
 mod origin;
 mod process;
+mod scripted;
 mod versions;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,6 +15,7 @@ pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use http::Client;
 pub(crate) use origin::Origin;
 pub(crate) use process::{Finished, Paused, Process, run, shoal, until};
+pub(crate) use scripted::{Asked, Scripted, Then, trickle};
 pub(crate) use versions::{Versions, version_of};
 
 /// From a cluster's base port to the last port it takes.
