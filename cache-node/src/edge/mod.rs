@@ -8,8 +8,8 @@
 //! connection is cut; nothing a client sends or withholds holds a connection for ever; error texts
 //! name no origin and no URL. It must not know where objects come from beyond [`ReadPath`].
 //!
-//! Decided (RFC 9111 section 5.2.1): client `Cache-Control` neither bypasses the cache nor fails a
-//! request. Not here: TLS; relaying of informational responses, which hyper's server cannot send;
+//! Decided (RFC 9111 section 5.2.1): of a client's `Cache-Control` counts what its site listens to,
+//! by default what costs the origin nothing. Not here: TLS; relaying of informational responses, which hyper's server cannot send;
 //! `Upgrade`, `CONNECT` and `TRACE`.
 
 mod accept;
@@ -75,8 +75,9 @@ pub trait ReadPath: Send + Sync + 'static {
         request: OriginRequest,
     ) -> impl Future<Output = Result<OriginResponse, FetchError>> + Send;
 
-    /// After a successful unsafe request: nobody serves the key's object from here on.
-    fn invalidate(&self, key: ObjectKey) -> impl Future<Output = ()> + Send;
+    /// After a successful unsafe request: nobody serves the URL's object, or a variant of it, from
+    /// here on.
+    fn invalidate(&self, site: &Site, key: ObjectKey) -> impl Future<Output = ()> + Send;
 }
 
 impl ReadPath for Fetcher {
@@ -92,8 +93,8 @@ impl ReadPath for Fetcher {
         Self::pass(self, site, request).await
     }
 
-    async fn invalidate(&self, key: ObjectKey) {
-        Self::invalidate(self, key).await;
+    async fn invalidate(&self, site: &Site, key: ObjectKey) {
+        Self::invalidate(self, site, key).await;
     }
 }
 

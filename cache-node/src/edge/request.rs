@@ -19,10 +19,10 @@ use super::stream::Abort;
 use super::{Edge, ReadPath};
 use crate::clock;
 use crate::fetch::{FetchError, FetchRequest, Fetched, OriginRequest};
-use crate::policy::hop;
-use crate::policy::invalidate;
+use crate::policy::directives::RequestDirectives;
 use crate::policy::key::object_key;
 use crate::policy::site::Site;
+use crate::policy::{hop, invalidate, serve};
 
 /// How often a request may have come through Shoal before it is taken for a loop.
 const HOPS_MAX: usize = 4;
@@ -153,11 +153,16 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         client_authority: asked.authority.clone(),
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
+        client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
+    };
+    let forwarded = match serve::wants_origin(&request.client) {
+        true => Forwarded::Request,
+        false => Forwarded::Miss,
     };
     match edge.read_path.get(request).await {
         Ok(Fetched::Object(object)) => respond::object(&asked, object, clock::unix_ms()),
-        Ok(Fetched::Pass(response)) => respond::passed(&asked, response, Forwarded::Miss),
-        Err(error) => fail(&asked, &error, Forwarded::Miss),
+        Ok(Fetched::Pass(response)) => respond::passed(&asked, response, forwarded),
+        Err(error) => fail(&asked, &error, forwarded),
     }
     .aborting(asked.abort)
 }
@@ -194,7 +199,7 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
 async fn invalidate<R: ReadPath>(edge: &Edge<R>, asked: &Asked, answer: (StatusCode, &HeaderMap)) {
     let targets = invalidate::targets(&asked.site, &asked.authority, &asked.target, answer);
     for target in targets {
-        edge.read_path.invalidate(asked.key(edge, &target)).await;
+        edge.read_path.invalidate(&asked.site, asked.key(edge, &target)).await;
     }
 }
 
@@ -211,6 +216,7 @@ fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
         FetchError::Timeout { .. } => {
             Reply::failed(StatusCode::GATEWAY_TIMEOUT, forwarded, "origin timed out")
         }
+        FetchError::NotCached => Reply::refused(StatusCode::GATEWAY_TIMEOUT, "only-if-cached"),
         FetchError::Closed => {
             Reply::failed(StatusCode::SERVICE_UNAVAILABLE, forwarded, "shutting down")
         }

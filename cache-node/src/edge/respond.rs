@@ -114,7 +114,7 @@ pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply
             let count = wanted.end - wanted.start;
             headers.insert(CONTENT_LENGTH, HeaderValue::from(count));
             insert(&mut headers, CONTENT_RANGE, &range::content_range(&wanted, length));
-            let body = ClientBody::stream(object.into_body(Some(wanted)), Some(count));
+            let body = ClientBody::stream(object.body(Some(wanted)), Some(count));
             Reply::new(StatusCode::PARTIAL_CONTENT, headers, body, tier)
         }
         (Part::Unsatisfiable, Some(length)) => {
@@ -130,7 +130,7 @@ pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply
             let body = if asked.method == Method::HEAD || is_bodyless(status) {
                 ClientBody::empty()
             } else {
-                ClientBody::stream(object.into_body(None), length)
+                ClientBody::stream(object.body(None), length)
             };
             Reply::new(status, headers, body, tier)
         }

@@ -5,6 +5,7 @@
 //! | `mod` | [`Fetcher::get`]: the path itself |
 //! | `flight` | one flight a key and node; who waits for it |
 //! | `job` | a flight's work: which source is next |
+//! | `local` | what is stored here, variants and stale answers included |
 //! | `pull` | sources within the cluster |
 //! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
@@ -18,6 +19,7 @@ mod fencing;
 mod fill;
 mod flight;
 mod job;
+mod local;
 mod pull;
 mod tierless;
 mod types;
@@ -34,20 +36,26 @@ pub use types::{
 };
 
 use crate::clock;
-use crate::directory::{Directory, Verdict};
+use crate::directory::{Directory, Url, Verdict};
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
+use crate::policy::directives::RequestDirectives;
 use crate::policy::site::{Site, Sites};
+use crate::policy::{label, serve};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, Fills, Live, Peers};
 use fencing::Gate;
 use flight::{Flights, Outcome};
 use job::Job;
+use local::Local;
 
 /// Flights that a request joins before it gives up.
 const FLIGHTS_MAX: u32 = 4;
+/// Keys that a request is looked up under: its URL's, its variant's, and again where what varies
+/// has changed meanwhile.
+const VARIANTS_MAX: u32 = 4;
 /// Copies being taken at a time.
 const COPIES_MAX: usize = 8;
 /// Wishes for copies that wait.
@@ -118,19 +126,66 @@ impl Fetcher {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The response for a key: memory, disk, peers, origin, in this order.
+    /// The response for a key: memory, disk, peers, origin, in this order; under the key of a
+    /// variant where the URL's has another.
     ///
     /// # Errors
     /// When the origin has to be asked and gives no usable answer.
-    pub async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
-        if let Some(found) = self.local(&request.key).await {
-            return Ok(found);
+    pub async fn get(&self, mut request: FetchRequest) -> Result<Fetched, FetchError> {
+        if serve::wants_origin(&request.client) {
+            return self.pass_request(&request).await;
         }
+        let url = request.key;
+        for _ in 0..VARIANTS_MAX {
+            let (fetched, found);
+            let other = match self.local(&request).await {
+                Local::Answer(answer) => return Ok(self.accepted(answer, &request).await?),
+                Local::Another(other) => {
+                    found = other;
+                    found.manifest().head()
+                }
+                Local::Nothing if request.client.only_if_cached => {
+                    return Err(FetchError::NotCached);
+                }
+                Local::Nothing => {
+                    fetched = self.fly(&request).await?;
+                    match &fetched {
+                        Fetched::Object(other) if !self.inner.selects(&other.head, &request) => {
+                            &other.head
+                        }
+                        _ => return self.accepted(fetched, &request).await,
+                    }
+                }
+            };
+            let Some(variant) = self.inner.variant(&url, other, &request) else { break };
+            request.key = variant;
+        }
+        self.pass_request(&request).await
+    }
+
+    /// What was found, unless the client wants a younger one: then the origin's own.
+    async fn accepted(
+        &self,
+        fetched: Fetched,
+        request: &FetchRequest,
+    ) -> Result<Fetched, FetchError> {
+        match &fetched {
+            Fetched::Object(object)
+                if !serve::accepts(&object.head.freshness, &request.client, clock::unix_ms()) =>
+            {
+                self.pass_request(request).await
+            }
+            _ => Ok(fetched),
+        }
+    }
+
+    /// Joins the key's flight, or starts it.
+    async fn fly(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
         for _ in 0..FLIGHTS_MAX {
             if request.method == Method::HEAD && self.inner.flights.get(&request.key).is_none() {
                 let stored = self.inner.store.get(&request.key).await.is_some();
                 if !stored {
-                    return self.pass_request(&request).await;
+                    return self.pass_request(request).await;
                 }
             }
             let trusts = self.inner.directory.session_holds();
@@ -166,20 +221,11 @@ impl Fetcher {
                     if let (true, Ok(response)) = (first, passed.await) {
                         return Ok(Fetched::Pass(response));
                     }
-                    return self.pass_request(&request).await;
+                    return self.pass_request(request).await;
                 }
             }
         }
-        self.pass_request(&request).await
-    }
-
-    async fn local(&self, key: &ObjectKey) -> Option<Fetched> {
-        let found = self.inner.store.get(key).await?;
-        if !self.inner.may_serve(&found) {
-            return None;
-        }
-        let tier = found.tier();
-        Some(from_store(found, tier, Lookup::Hit))
+        self.pass_request(request).await
     }
 
     async fn pass_request(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
@@ -206,12 +252,14 @@ impl Fetcher {
     }
 
     /// After a successful unsafe request (RFC 9111 section 4.4): nobody in the cluster serves the
-    /// key's object from here on.
-    pub async fn invalidate(&self, key: ObjectKey) {
+    /// URL's object, or a variant of it, from here on.
+    pub async fn invalidate(&self, site: &Site, key: ObjectKey) {
         if let Err(error) = self.inner.store.remove(&key).await {
             tracing::warn!(%error, "an invalidated object could not be removed");
         }
-        if let Err(error) = self.inner.directory.invalidate(key).await {
+        let variants = label::of_variants(&self.inner.secret, site.name(), &key);
+        let url = Url { key, site: site.name().to_owned(), variants };
+        if let Err(error) = self.inner.directory.invalidate(url).await {
             tracing::warn!(%error, "an invalidation did not reach the tier");
         }
     }
@@ -231,6 +279,7 @@ impl Fetcher {
                 client_authority: copy.source.authority.clone(),
                 headers: HeaderMap::new(),
                 authorized: false,
+                client: RequestDirectives::default(),
             };
             let mut job = Job::new(self.inner.clone(), request, flight);
             job.copy = Some(copy);
@@ -275,12 +324,12 @@ fn collapsed(first: bool, lookup: Lookup) -> Lookup {
 
 fn from_store(object: Arc<StoredObject>, tier: Tier, lookup: Lookup) -> Fetched {
     let head = Arc::new(object.manifest().head().clone());
-    let body = move |range| body::stored(object, range);
+    let body = move |range| body::stored(object.clone(), range);
     Fetched::Object(FetchedObject::new(head, tier, lookup, body))
 }
 
 fn from_live(live: Arc<Live>, tier: Tier, lookup: Lookup) -> Fetched {
     let head = live.head().clone();
-    let body = move |range| body::live(live, range);
+    let body = move |range| body::live(live.clone(), range);
     Fetched::Object(FetchedObject::new(head, tier, lookup, body))
 }

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::directory::Acquired;
 use crate::policy::freshness::{Times, freshness};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
-use crate::policy::{conditional, hop, label, resume};
+use crate::policy::{conditional, hop, resume};
 use crate::transfer::FillEntry;
 
 /// What the origin said, and when.
@@ -188,9 +188,9 @@ impl Job {
             _ => Some(hop::to_stored(&word.response.headers)),
         };
         let Some(headers) = headers else { return Ok(None) };
-        let freshness = freshness(&hop::from_stored(&headers), word.times);
+        let freshness = freshness(&hop::from_stored(&headers), word.times, &self.request.site.rules);
         let labels = self.labels_after(&head, &word.response.headers);
-        let headers = label::without_tags(headers);
+        let headers = self.stored(headers);
         let refresh = Refresh { headers, freshness, fence_position: word.position, labels };
         Ok(Some(manifest.refreshed(refresh)))
     }

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{HOST, TRANSFER_ENCODING, VIA};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -39,6 +39,7 @@ use crate::clock;
 use crate::metrics::OriginMetrics;
 use crate::policy::hop;
 use crate::policy::site::{HostHeader, Site};
+use crate::policy::surrogate;
 use crate::tasks::Tasks;
 use body::{Progress, SendBody};
 use connect::Connector;
@@ -64,6 +65,8 @@ const PING_MS: u64 = 15_000;
 
 /// Shoal's entry in `Via` (RFC 9110 section 7.6.3).
 const VIA_SHOAL: &[u8] = b"1.1 shoal";
+/// Which targeted control an origin may use.
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 
 /// A request to an origin.
 pub struct OriginRequest {
@@ -405,7 +408,10 @@ fn head(
     let host = HeaderValue::from_str(&site.host_for(&request.client_authority));
     let mut headers = hop::pass_headers(&request.headers);
     headers.insert(HOST, host.map_err(|error| unusable(error.into()))?);
-    append_via(&mut headers);
+    append(&mut headers, VIA, VIA_SHOAL);
+    if site.rules.is_surrogate() {
+        append(&mut headers, SURROGATE_CAPABILITY, surrogate::CAPABILITY.as_bytes());
+    }
     if body.is_some_and(|body| body.length.is_none()) {
         // Otherwise hyper takes an unsized body of a GET for none. HTTP/2 drops it again.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -417,14 +423,15 @@ fn head(
     Ok(head)
 }
 
-fn append_via(headers: &mut HeaderMap) {
-    let mut via = headers.get(VIA).map_or(Vec::new(), |value| value.as_bytes().to_vec());
-    if !via.is_empty() {
-        via.extend_from_slice(b", ");
+/// Adds a member at a list header's end.
+fn append(headers: &mut HeaderMap, name: HeaderName, member: &[u8]) {
+    let mut list = headers.get(&name).map_or(Vec::new(), |value| value.as_bytes().to_vec());
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
     }
-    via.extend_from_slice(VIA_SHOAL);
-    if let Ok(via) = HeaderValue::from_bytes(&via) {
-        headers.insert(VIA, via);
+    list.extend_from_slice(member);
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
     }
 }
 
