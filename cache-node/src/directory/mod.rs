@@ -459,9 +459,9 @@ impl Directory {
     /// When the tier is there and could not commit it in time.
     pub async fn invalidate(&self, url: Url) -> Result<(), RpcError> {
         if self.session_holds() {
-            let purges = url.matchers().map(|matcher| async move {
-                self.purge(&Fenced { matcher, soft: false }).await
-            });
+            let purges = url
+                .matchers()
+                .map(|matcher| async move { self.purge(&Fenced { matcher, soft: false }).await });
             return futures::future::try_join_all(purges).await.map(|_| ());
         }
         self.owed.lock().unwrap_or_else(PoisonError::into_inner).purge(url);

@@ -1,4 +1,5 @@
-//! The HTTP front of a node: HTTP/1.1 and HTTP/2 (by prior knowledge) to clients.
+//! The HTTP front of a node: HTTP/1.1 and HTTP/2 to clients, over TLS by ALPN, in clear by prior
+//! knowledge.
 //!
 //! A request goes through steps (`request.rs`): received and understood, looked up, answered from
 //! an object or passed to its origin, or answered here when none of these works. What a response
@@ -9,22 +10,28 @@
 //! name no origin and no URL. It must not know where objects come from beyond [`ReadPath`].
 //!
 //! Decided (RFC 9111 section 5.2.1): of a client's `Cache-Control` counts what its site listens to,
-//! by default what costs the origin nothing. Not here: TLS; relaying of informational responses, which hyper's server cannot send;
-//! `Upgrade`, `CONNECT` and `TRACE`.
+//! by default what costs the origin nothing. Not here: informational responses over HTTP/2, which
+//! hyper's server cannot send; `Upgrade`, `CONNECT` and `TRACE`.
 
 mod accept;
 mod body;
+mod interim;
+mod multipart;
 mod request;
 mod respond;
+mod socket;
 mod stream;
+mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use http::StatusCode;
 use shoal_proto::ObjectKey;
+use tokio::sync::Semaphore;
 
-pub use accept::serve;
+pub use accept::{Door, serve};
+pub use tls::{EdgeTls, EdgeTlsError};
 
 use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
 use crate::metrics::EdgeMetrics;
@@ -106,6 +113,8 @@ pub struct Edge<R> {
     secret: [u8; 32],
     read_path: R,
     metrics: EdgeMetrics,
+    /// Connections that may still come, through whatever door.
+    slots: Arc<Semaphore>,
 }
 
 impl<R: ReadPath> Edge<R> {
@@ -117,7 +126,8 @@ impl<R: ReadPath> Edge<R> {
         read_path: R,
         metrics: EdgeMetrics,
     ) -> Self {
-        Self { config, sites, secret, read_path, metrics }
+        let slots = Arc::new(Semaphore::new(config.connections_max));
+        Self { config, sites, secret, read_path, metrics, slots }
     }
 }
 

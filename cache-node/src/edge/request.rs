@@ -6,16 +6,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HOST, VIA};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shoal_proto::ObjectKey;
+use tokio::sync::mpsc;
 
 use super::body::{self, ClientBody};
+use super::interim::{INTERIMS_MAX, Outlet, relay};
 use super::respond::{self, Forwarded, Reply};
-use super::stream::Abort;
+use super::stream::{Abort, Handle};
 use super::{Edge, ReadPath};
 use crate::clock;
 use crate::fetch::{FetchError, FetchRequest, Fetched, OriginRequest};
@@ -26,6 +28,8 @@ use crate::policy::{hop, invalidate, serve};
 
 /// How often a request may have come through Shoal before it is taken for a loop.
 const HOPS_MAX: usize = 4;
+/// Longest path and query of a request, in bytes.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// What a client asked.
 pub(super) struct Asked {
@@ -36,6 +40,8 @@ pub(super) struct Asked {
     pub(super) headers: HeaderMap,
     /// For a response that only the connection's end delimits.
     abort: Option<Abort>,
+    /// For informational responses, where the client understands them.
+    outlet: Option<Outlet>,
 }
 
 impl Asked {
@@ -48,11 +54,11 @@ impl Asked {
 pub(super) async fn answer<R: ReadPath>(
     edge: &Edge<R>,
     request: Request<Incoming>,
-    abort: Abort,
+    handle: Handle,
 ) -> Response<ClientBody> {
     let start = clock::monotonic();
     let head = *request.method() == Method::HEAD;
-    let reply = match receive(edge, request, abort) {
+    let reply = match receive(edge, request, handle) {
         Ok((asked, body)) if is_cacheable(&asked.method, &body) => look_up(edge, asked).await,
         Ok((asked, body)) => pass(edge, asked, body).await,
         Err((status, detail)) => Reply::refused(status, detail),
@@ -72,7 +78,7 @@ type Refusal = (StatusCode, &'static str);
 fn receive<R>(
     edge: &Edge<R>,
     request: Request<Incoming>,
-    abort: Abort,
+    handle: Handle,
 ) -> Result<(Asked, Incoming), Refusal> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::TRACE {
@@ -95,9 +101,18 @@ fn receive<R>(
         Some(target) => format!("/{target}"),
         None => "/".to_owned(),
     };
-    let abort = (parts.version == Version::HTTP_10).then_some(abort);
+    if target.len() > TARGET_BYTES_MAX {
+        return Err((StatusCode::URI_TOO_LONG, "target too long"));
+    }
+    // RFC 9112 section 6.1: whoever sends both may be smuggling a request past somebody.
+    let headers = &parts.headers;
+    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
+        return Err((StatusCode::BAD_REQUEST, "two lengths"));
+    }
+    let abort = (parts.version == Version::HTTP_10).then_some(handle.abort);
+    let outlet = (parts.version == Version::HTTP_11).then_some(handle.outlet);
     let (method, headers) = (parts.method, parts.headers);
-    Ok((Asked { site, authority, target, method, headers, abort }, body))
+    Ok((Asked { site, authority, target, method, headers, abort, outlet }, body))
 }
 
 /// The authority that a client asked (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
@@ -145,6 +160,7 @@ fn hops(headers: &HeaderMap) -> usize {
 
 /// `GET` and `HEAD`: from the cache, or through it.
 async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
+    let (interims, relayed) = mpsc::channel(INTERIMS_MAX);
     let request = FetchRequest {
         site: Arc::clone(&asked.site),
         key: asked.key(edge, &asked.target),
@@ -154,12 +170,13 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
         client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
+        interims: asked.outlet.is_some().then_some(interims),
     };
     let forwarded = match serve::wants_origin(&request.client) {
         true => Forwarded::Request,
         false => Forwarded::Miss,
     };
-    match edge.read_path.get(request).await {
+    match relay(asked.outlet.as_ref(), relayed, edge.read_path.get(request)).await {
         Ok(Fetched::Object(object)) => respond::object(&asked, object, clock::unix_ms()),
         Ok(Fetched::Pass(response)) => respond::passed(&asked, response, forwarded),
         Err(error) => fail(&asked, &error, forwarded),
@@ -175,14 +192,17 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
     };
     let silence_max = Duration::from_millis(edge.config.upload_silence_ms);
     let body = (!upload.is_end_stream()).then(|| body::upload(upload, &asked.headers, silence_max));
+    let (interims, relayed) = mpsc::channel(INTERIMS_MAX);
     let request = OriginRequest {
         method: asked.method.clone(),
         target: asked.target.clone(),
         client_authority: asked.authority.clone(),
         headers: asked.headers.clone(),
         body,
+        interims: asked.outlet.is_some().then_some(interims),
     };
-    match edge.read_path.pass(Arc::clone(&asked.site), request).await {
+    let answer = edge.read_path.pass(Arc::clone(&asked.site), request);
+    match relay(asked.outlet.as_ref(), relayed, answer).await {
         Ok(response) => {
             if invalidate::is_unsafe(&asked.method) {
                 let answer = (response.status, &response.headers);

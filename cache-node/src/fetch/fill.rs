@@ -61,6 +61,7 @@ impl Job {
             client_authority: self.request.client_authority.clone(),
             headers,
             body: None,
+            interims: self.request.interims.clone(),
         };
         Ok(self.inner.origin.send(&self.request.site, request).await?)
     }

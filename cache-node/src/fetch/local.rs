@@ -57,6 +57,8 @@ impl Fetcher {
     /// request that found it stale.
     fn refresh(&self, request: FetchRequest) {
         if let (_, Some(flight)) = self.inner.flights.join(request.key, true) {
+            // Its client has its answer.
+            let request = FetchRequest { interims: None, ..request };
             let job = Job::new(self.inner.clone(), request, flight);
             self.inner.tasks.spawn("refresh", job.run());
         }

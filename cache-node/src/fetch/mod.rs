@@ -31,8 +31,8 @@ use shoal_proto::ObjectKey;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use types::{
-    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup, OriginRequest,
-    OriginResponse, RequestBody,
+    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
+    Lookup, OriginRequest, OriginResponse, RequestBody,
 };
 
 use crate::clock;
@@ -235,6 +235,7 @@ impl Fetcher {
             client_authority: request.client_authority.clone(),
             headers: request.headers.clone(),
             body: None,
+            interims: request.interims.clone(),
         };
         self.pass(request.site.clone(), origin_request).await.map(Fetched::Pass)
     }
@@ -280,6 +281,7 @@ impl Fetcher {
                 headers: HeaderMap::new(),
                 authorized: false,
                 client: RequestDirectives::default(),
+                interims: None,
             };
             let mut job = Job::new(self.inner.clone(), request, flight);
             job.copy = Some(copy);

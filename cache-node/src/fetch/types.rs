@@ -8,7 +8,9 @@ use shoal_proto::{ObjectHead, ObjectKey};
 
 use crate::metrics::Tier;
 use crate::origin::OriginError;
-pub use crate::origin::{BodyError, BodyStream, OriginRequest, OriginResponse, RequestBody};
+pub use crate::origin::{
+    BodyError, BodyStream, Interim, Interims, OriginRequest, OriginResponse, RequestBody,
+};
 use crate::policy::directives::RequestDirectives;
 use crate::policy::site::Site;
 
@@ -31,6 +33,8 @@ pub struct FetchRequest {
     pub authorized: bool,
     /// What the client asks of a cache, as far as the site listens to it.
     pub client: RequestDirectives,
+    /// Where the origin's informational responses go, if anybody waits for them.
+    pub interims: Option<Interims>,
 }
 
 /// What a fetch came to.

@@ -15,7 +15,7 @@ use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{CacheConfig, Config};
 use crate::directory::{Directory, DirectoryConfig, Local};
-use crate::edge::{self, Edge, EdgeConfig};
+use crate::edge::{self, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
 use crate::membership::Role;
 use crate::membership::mode::Sight;
@@ -39,6 +39,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) struct Listeners {
     pub(super) edge: tokio::net::TcpListener,
+    pub(super) edge_tls: Option<tokio::net::TcpListener>,
     pub(super) cluster: tokio::net::TcpListener,
 }
 
@@ -73,7 +74,8 @@ pub(super) async fn run(
     let channels = Channels::new(config.cluster.security.clone());
     let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, cache, .. } = config;
-    let Some(cache) = cache else { return Ok(()) };
+    let Some(mut cache) = cache else { return Ok(()) };
+    let tls = cache.edge.tls.take();
     let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
     let cluster_id = cluster.id.clone();
     let member = Member {
@@ -126,6 +128,11 @@ pub(super) async fn run(
         groups.session.spawn_until_stopped(name, telling);
     }
     let serving = groups.edge.clone();
+    if let (Some(listener), Some(tls)) = (listeners.edge_tls, tls) {
+        groups.edge.spawn_until_stopped("edge-certificate", tls.shown.clone().follow());
+        let door = Door { listener, tls: Some(tls.shown) };
+        groups.edge.spawn("edge-tls", edge::serve(door, edge.clone(), serving.clone()));
+    }
     groups.edge.spawn("edge", edge::serve(listeners.edge, edge, serving));
     tokio::pin!(stop);
     let died = tokio::select! {

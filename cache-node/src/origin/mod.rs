@@ -11,11 +11,11 @@
 //! pooled connection before it could have read the request; idempotent methods without body only.
 //! Over HTTP/2 only never-sent requests are retried.
 //!
-//! Not here: checks of resolved addresses against the site; informational (`1xx`) responses are
-//! skipped, since hyper's server cannot relay them.
+//! Not here: checks of resolved addresses against the site.
 
 mod body;
 mod connect;
+mod interim;
 mod response;
 mod tracked;
 
@@ -34,6 +34,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use body::{BodyError, BodyStream, RequestBody};
 pub use connect::OriginSetupError;
+pub use interim::{Interim, Interims};
 
 use crate::clock;
 use crate::metrics::OriginMetrics;
@@ -80,6 +81,8 @@ pub struct OriginRequest {
     pub headers: HeaderMap,
     /// Its body, if any.
     pub body: Option<RequestBody>,
+    /// Where informational responses go, if anybody waits for them.
+    pub interims: Option<Interims>,
 }
 
 impl std::fmt::Debug for OriginRequest {
@@ -232,7 +235,9 @@ impl OriginClient {
         let slot = self.slot(site).await?;
         let method = request.method.clone();
         let body = request.body.take();
-        let head = head(site, request, body.as_ref())?;
+        let interims = request.interims.take();
+        let mut head = head(site, request, body.as_ref())?;
+        interims.into_iter().for_each(|interims| interim::listen(&mut head, interims));
         let again = is_repeatable(&method, body.is_none()).then(|| head.clone());
         let client = match site.host_header() {
             HostHeader::Origin => &self.any,

@@ -193,7 +193,11 @@ mod tests {
     #[test]
     fn facts_are_complete_and_saturate() {
         let control = "max-age=99999999999999999999, stale-while-revalidate=2, stale-if-error=3";
-        let facts = freshness(&headers(&[("cache-control", control), ("age", "10")]), TIMES, &Rules::default());
+        let facts = freshness(
+            &headers(&[("cache-control", control), ("age", "10")]),
+            TIMES,
+            &Rules::default(),
+        );
         assert_eq!(
             facts,
             Freshness {
@@ -218,7 +222,8 @@ mod tests {
             ("max-age=1, proxy-revalidate", false, true),
             ("s-maxage=1", false, true),
         ] {
-            let facts = freshness(&headers(&[("cache-control", control)]), TIMES, &Rules::default());
+            let facts =
+                freshness(&headers(&[("cache-control", control)]), TIMES, &Rules::default());
             assert_eq!((facts.validate_always, facts.never_stale), (validate_always, never_stale));
         }
     }

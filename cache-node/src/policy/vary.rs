@@ -9,7 +9,9 @@
 //! different; what is normalised away never changes what a value means.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE};
+use http::header::{
+    ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, COOKIE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_proto::{Header, ObjectHead, ObjectKey};
 

@@ -4,4 +4,7 @@
 mod answers;
 mod connections;
 mod failures;
+mod hostile;
+mod interim;
 mod rig;
+mod secure;

@@ -69,6 +69,7 @@ impl ReadPath for Arc<Direct> {
             client_authority: request.client_authority,
             headers: request.headers,
             body: None,
+            interims: request.interims,
         };
         let response = self.origin.send(&request.site, asked).await?;
         let times = Times { request_ms, response_ms: clock::unix_ms() };
