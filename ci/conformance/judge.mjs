@@ -1,7 +1,9 @@
 // Holds a run of the suite against docs/http-conformance.md: which required tests pass, and
 // whether those that do not are the ones that the page lists.
 //
-//   node judge.mjs SUITE_DIR RESULTS.json PAGE.md
+//   node judge.mjs SUITE_DIR RESULTS.json PAGE.md AGE
+//
+// AGE is what the edge took an unclear Age for, "ignore" or "stale": some rows hold for one alone.
 //
 // A test counts as passed when it passed, and so did every test that it depends on, as the
 // suite's own page counts. Prints a report; exits with 1 when the page and the run differ.
@@ -9,7 +11,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
 import { resolve } from 'node:path'
 
-const [suiteDir, resultsFile, pageFile] = process.argv.slice(2)
+const [suiteDir, resultsFile, pageFile, age] = process.argv.slice(2)
 
 async function load (path) {
   return (await import(pathToFileURL(resolve(suiteDir, path)))).default
@@ -30,11 +32,12 @@ function why (id) {
   return results[id].join(': ')
 }
 
-// The rows between the marks of the page: | `id` | reason |
+// The rows between the marks of the page: | `id` | always, or only with that AGE | reason |
 function listed (page) {
   const [, rest] = page.split('<!-- failures: begin -->')
   const [table] = (rest ?? '').split('<!-- failures: end -->')
-  return new Set([...table.matchAll(/^\| `([^`]+)` \|/gm)].map(row => row[1]))
+  const rows = [...table.matchAll(/^\| `([^`]+)` \| (\w+) \|/gm)]
+  return new Set(rows.filter(([, , when]) => when === 'always' || when === age).map(row => row[1]))
 }
 
 const counts = {}
@@ -48,7 +51,7 @@ for (const [id, test] of tests) {
   else failures.push({ id, kind, name: test.name, why: why(id) })
 }
 for (const [kind, { passed, total }] of Object.entries(counts)) {
-  console.log(`${kind}: ${passed} of ${total}`)
+  console.log(`unclear_age = "${age}": ${kind}: ${passed} of ${total}`)
 }
 for (const kind of ['required', 'optimal']) {
   for (const failure of failures.filter(failure => failure.kind === kind)) {
