@@ -10,8 +10,8 @@ use shoal_proto::ClusterId;
 use super::problem::{Problem, Source};
 use super::settings::{Settings, Taker};
 use super::{
-    AdminConfig, CacheConfig, ClusterConfig, ClusterSecret, Config, EdgeConfig, EdgeTlsConfig,
-    LogConfig, NodeConfig, StoreConfig, values,
+    AccessLogConfig, AdminConfig, CacheConfig, ClusterConfig, ClusterSecret, Config, EdgeConfig,
+    EdgeTlsConfig, LogConfig, NodeConfig, StoreConfig, values,
 };
 use crate::admin::tokens::Tokens;
 use crate::edge::EdgeTls;
@@ -315,12 +315,34 @@ impl Builder<'_> {
             usize::try_from(count).ok()
         });
         let tls = self.edge_tls();
+        let access_log = self.access_log();
         Some(EdgeConfig {
+            access_log: access_log?,
             listen: listen?,
             tls: tls?,
             unknown_host: unknown_host?,
             connections_max: connections_max?,
         })
+    }
+
+    /// The inner `None` where no file is named.
+    fn access_log(&mut self) -> Option<Option<AccessLogConfig>> {
+        const KEY: &str = "edge.access_log";
+        let format = self.take.optional(
+            "edge.access_log_format",
+            "\"json\" or \"common\"",
+            values::access_format,
+        );
+        let addresses = self.take.optional(
+            "edge.access_log_addresses",
+            "\"none\", \"truncated\" or \"full\"",
+            values::access_addresses,
+        );
+        if self.take.settings().get(KEY).is_none() {
+            return Some(None);
+        }
+        let path = self.path(KEY);
+        Some(Some(AccessLogConfig { path: path?, format: format?, addresses: addresses? }))
     }
 
     /// The inner `None` where no certificate is given.

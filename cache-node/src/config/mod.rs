@@ -25,7 +25,7 @@ pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{Setting, Settings, Value};
 
 use crate::admin::tokens::Tokens;
-use crate::edge::EdgeTls;
+use crate::edge::{AccessAddresses, AccessFormat, EdgeTls};
 use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
 use crate::supernode::selection::Wanted;
@@ -143,6 +143,19 @@ pub struct EdgeConfig {
     pub unknown_host: StatusCode,
     /// Most client connections at a time.
     pub connections_max: usize,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLogConfig>,
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// Its file.
+    pub path: PathBuf,
+    /// How its lines look.
+    pub format: AccessFormat,
+    /// How much they tell of clients' addresses.
+    pub addresses: AccessAddresses,
 }
 
 /// TLS for clients.

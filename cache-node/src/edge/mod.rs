@@ -14,6 +14,7 @@
 //! hyper's server cannot send; `Upgrade`, `CONNECT` and `TRACE`.
 
 mod accept;
+mod access;
 mod body;
 mod interim;
 mod multipart;
@@ -31,6 +32,7 @@ use shoal_proto::ObjectKey;
 use tokio::sync::Semaphore;
 
 pub use accept::{Door, serve};
+pub use access::{AccessAddresses, AccessFormat, AccessLog};
 pub use tls::{EdgeTls, EdgeTlsError};
 
 use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
@@ -115,6 +117,7 @@ pub struct Edge<R> {
     metrics: EdgeMetrics,
     /// Connections that may still come, through whatever door.
     slots: Arc<Semaphore>,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl<R: ReadPath> Edge<R> {
@@ -127,7 +130,13 @@ impl<R: ReadPath> Edge<R> {
         metrics: EdgeMetrics,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(config.connections_max));
-        Self { config, sites, secret, read_path, metrics, slots }
+        Self { config, sites, secret, read_path, metrics, slots, access: None }
+    }
+
+    /// The same, and every response has a line in `log`.
+    #[must_use]
+    pub fn with_access_log(self, log: AccessLog) -> Self {
+        Self { access: Some(Arc::new(log)), ..self }
     }
 }
 

@@ -6,14 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shoal_proto::ObjectKey;
 use tokio::sync::mpsc;
 
+use super::access::{self, Entry, Pending};
 use super::body::{self, ClientBody};
 use super::interim::{INTERIMS_MAX, Outlet, relay};
 use super::respond::{self, Forwarded, Reply};
@@ -58,12 +59,23 @@ pub(super) async fn answer<R: ReadPath>(
 ) -> Response<ClientBody> {
     let start = clock::monotonic();
     let head = *request.method() == Method::HEAD;
+    let pending = edge.access.as_ref().map(|log| {
+        let entry = Entry::of(&request, clock::unix_ms(), handle.client);
+        Pending { entry, log: Arc::clone(log), start }
+    });
+    // RFC 9112 section 6.1: a `Content-Length` beside it, which hyper takes away unseen, may be there
+    // to smuggle a request past somebody: nothing more is read from this connection.
+    let last = request.headers().contains_key(TRANSFER_ENCODING);
     let reply = match receive(edge, request, handle) {
         Ok((asked, body)) if is_cacheable(&asked.method, &body) => look_up(edge, asked).await,
         Ok((asked, body)) => pass(edge, asked, body).await,
         Err((status, detail)) => Reply::refused(status, detail),
     };
-    deliver(edge, reply, head, clock::since(start))
+    let mut response = deliver(edge, reply, head, (clock::since(start), pending));
+    if last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Only these are looked up; a `GET` with a body means something only its origin knows.
@@ -103,11 +115,6 @@ fn receive<R>(
     };
     if target.len() > TARGET_BYTES_MAX {
         return Err((StatusCode::URI_TOO_LONG, "target too long"));
-    }
-    // RFC 9112 section 6.1: whoever sends both may be smuggling a request past somebody.
-    let headers = &parts.headers;
-    if headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH) {
-        return Err((StatusCode::BAD_REQUEST, "two lengths"));
     }
     let abort = (parts.version == Version::HTTP_10).then_some(handle.abort);
     let outlet = (parts.version == Version::HTTP_11).then_some(handle.outlet);
@@ -244,7 +251,12 @@ fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
 }
 
 /// Counts and sends.
-fn deliver<R>(edge: &Edge<R>, reply: Reply, head: bool, took: Duration) -> Response<ClientBody> {
+fn deliver<R>(
+    edge: &Edge<R>,
+    reply: Reply,
+    head: bool,
+    (took, pending): (Duration, Option<Pending>),
+) -> Response<ClientBody> {
     let metrics = &edge.metrics;
     metrics.requests.of(reply.tier).inc();
     metrics.first_byte_seconds.observe(took.as_secs_f64());
@@ -252,5 +264,14 @@ fn deliver<R>(edge: &Edge<R>, reply: Reply, head: bool, took: Duration) -> Respo
         metrics.errors.inc();
     }
     let sent = metrics.response_bytes.of(reply.tier).clone();
-    reply.response.map(|body| if head { ClientBody::empty() } else { body.counted(sent) })
+    let response =
+        reply.response.map(|body| if head { ClientBody::empty() } else { body.counted(sent) });
+    let Some(mut pending) = pending else { return response };
+    let said = response.headers().get(respond::CACHE_STATUS);
+    let said = said.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    pending.entry.status = response.status();
+    pending.entry.cache = said.unwrap_or_default();
+    pending.entry.tier = reply.tier.name();
+    pending.entry.first_byte_ms = access::millis(took);
+    response.map(|body| body.logged(pending))
 }

@@ -21,7 +21,7 @@ use crate::metrics::Tier;
 use crate::policy::range::{self, Part};
 use crate::policy::{conditional, hop};
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Longest time that `Cache-Status` writes, in seconds: a Structured Field integer.
 const TTL_S_MAX: u64 = 999_999_999_999_999;
 

@@ -1,6 +1,7 @@
 //! A client's socket: plain, or under TLS.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -16,11 +17,19 @@ pub(super) enum Socket {
 impl Socket {
     /// From now on, closing means resetting. A socket that is gone already needs none.
     pub(super) fn set_reset(&self) {
-        let tcp = match self {
+        let _ = self.tcp().set_zero_linger();
+    }
+
+    /// The client's address.
+    pub(super) fn peer(&self) -> Option<IpAddr> {
+        self.tcp().peer_addr().ok().map(|address| address.ip())
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
-        };
-        let _ = tcp.set_zero_linger();
+        }
     }
 }
 

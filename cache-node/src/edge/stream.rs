@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,7 @@ impl Abort {
 pub(super) struct Handle {
     pub(super) abort: Abort,
     pub(super) outlet: Outlet,
+    pub(super) client: Option<IpAddr>,
 }
 
 pub(super) struct ClientStream {
@@ -53,7 +55,7 @@ pub(super) struct ClientStream {
 
 impl ClientStream {
     pub(super) fn new(socket: Socket, config: &EdgeConfig) -> (Self, Handle) {
-        let handle = Handle::default();
+        let handle = Handle { client: socket.peer(), ..Handle::default() };
         let deadline = Box::pin(tokio::time::sleep(Duration::from_millis(config.head_ms)));
         let stream = Self {
             socket,

@@ -13,9 +13,9 @@ use super::members::Members;
 use super::purges::Purger;
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
-use crate::config::{CacheConfig, Config};
+use crate::config::{AccessLogConfig, CacheConfig, Config};
 use crate::directory::{Directory, DirectoryConfig, Local};
-use crate::edge::{self, Door, Edge, EdgeConfig};
+use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
 use crate::membership::Role;
 use crate::membership::mode::Sight;
@@ -259,9 +259,26 @@ async fn build(
     let purger =
         Purger { directory: directory.clone(), sites: sites.clone(), secret: cache.secret };
     let edge = Edge::new(edge_config, sites, secret, fetcher.clone(), edge_metrics.clone());
+    let lost = edge_metrics.access_lines_lost.clone();
+    let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
     Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
+}
+
+/// The edge, with its access log where one is configured.
+async fn logging(
+    edge: Edge<Fetcher>,
+    config: Option<AccessLogConfig>,
+    lost: prometheus::IntCounter,
+    session: &Tasks,
+) -> Result<Edge<Fetcher>, NodeError> {
+    let Some(AccessLogConfig { path, format, addresses }) = config else { return Ok(edge) };
+    let opened = AccessLog::open(&path, (format, addresses), lost).await;
+    let (log, lines) = opened.map_err(|source| NodeError::AccessLog { path, source })?;
+    // It ends when the edge has: nobody can log any more then.
+    session.spawn("access-log", lines.write());
+    Ok(edge.with_access_log(log))
 }
 
 /// What heartbeats carry.

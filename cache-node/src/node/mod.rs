@@ -64,6 +64,14 @@ pub enum NodeError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The access log cannot be opened.
+    #[error("edge.access_log {}: {source}; expected a file that can be appended to", path.display())]
+    AccessLog {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The certificate, key or authority cannot be used.
     #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
     Tls(#[from] tonic::transport::Error),

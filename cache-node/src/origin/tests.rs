@@ -200,6 +200,7 @@ async fn the_origin_sees_what_was_asked_and_no_more() {
             "accept: a, b",
             "cookie: a=1",
             &host,
+            "surrogate-capability: shoal=\"Surrogate/1.0\"",
             "via: 1.0 before, 1.1 shoal",
             "x-free: text, with \"marks\"; (all)",
         ]

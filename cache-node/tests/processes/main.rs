@@ -18,3 +18,4 @@ mod privacy;
 mod purges;
 mod refusals;
 mod restarts;
+mod variants;
