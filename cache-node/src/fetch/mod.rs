@@ -139,7 +139,7 @@ impl Fetcher {
         for _ in 0..VARIANTS_MAX {
             let (fetched, found);
             let other = match self.local(&request).await {
-                Local::Answer(answer) => return Ok(self.accepted(answer, &request).await?),
+                Local::Answer(answer) => return self.accepted(answer, &request).await,
                 Local::Another(other) => {
                     found = other;
                     found.manifest().head()

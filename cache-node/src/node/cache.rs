@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_proto::wire::v1;
 use shoal_proto::{ClusterId, NodeId, ObjectKey};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
@@ -13,7 +14,7 @@ use super::members::Members;
 use super::purges::Purger;
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
-use crate::config::{AccessLogConfig, CacheConfig, Config};
+use crate::config::{AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
@@ -38,9 +39,9 @@ const TIER_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) struct Listeners {
-    pub(super) edge: tokio::net::TcpListener,
-    pub(super) edge_tls: Option<tokio::net::TcpListener>,
-    pub(super) cluster: tokio::net::TcpListener,
+    pub(super) edge: TcpListener,
+    pub(super) edge_tls: Option<TcpListener>,
+    pub(super) cluster: TcpListener,
 }
 
 /// Tasks in the order in which they end.
@@ -127,13 +128,9 @@ pub(super) async fn run(
     for (name, telling) in holdings::all(&store, &directory) {
         groups.session.spawn_until_stopped(name, telling);
     }
-    let serving = groups.edge.clone();
-    if let (Some(listener), Some(tls)) = (listeners.edge_tls, tls) {
-        groups.edge.spawn_until_stopped("edge-certificate", tls.shown.clone().follow());
-        let door = Door { listener, tls: Some(tls.shown) };
-        groups.edge.spawn("edge-tls", edge::serve(door, edge.clone(), serving.clone()));
-    }
-    groups.edge.spawn("edge", edge::serve(listeners.edge, edge, serving));
+    let doors = (listeners.edge, listeners.edge_tls.zip(tls));
+    open_doors(doors, &edge, &groups.edge);
+    drop(edge);
     tokio::pin!(stop);
     let died = tokio::select! {
         () = &mut stop => false,
@@ -142,6 +139,22 @@ pub(super) async fn run(
     running.set_ready(false, "stopping");
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
+}
+
+/// Clients may come in, in clear and, where there is a certificate, by TLS.
+fn open_doors(
+    (clear, tls): (TcpListener, Option<(TcpListener, EdgeTlsConfig)>),
+    edge: &Arc<Edge<Fetcher>>,
+    tasks: &Tasks,
+) {
+    let open = |name, door: Door| {
+        tasks.spawn(name, edge::serve(door, edge.clone(), tasks.clone()));
+    };
+    if let Some((listener, EdgeTlsConfig { shown, .. })) = tls {
+        tasks.spawn_until_stopped("edge-certificate", shown.clone().follow());
+        open("edge-tls", Door { listener, tls: Some(shown) });
+    }
+    open("edge", clear.into());
 }
 
 /// What can be asked of a caching node.
