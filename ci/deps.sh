@@ -27,8 +27,6 @@ need curl curl
 need ip iproute2
 need jq jq
 need nginx nginx-light
-need node nodejs
-need npm npm
 has_libclang || packages+=(libclang-dev)
 
 give_up() {

@@ -25,7 +25,7 @@ server_s_max=10
 suite_s_max=150
 
 install_suite() {
-    command -v npm >/dev/null || fail "npm is missing: run ci/deps.sh"
+    command -v npm >/dev/null || fail "npm is missing: install Node.js 20 or newer with npm"
     if [ -f "$cache/complete" ]; then return; fi
     rm -rf "$cache"
     mkdir -p "$cache"

@@ -14,12 +14,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
-use crate::fetch::Interim;
+use crate::fetch::{Interim, Interims};
 
-/// Informational responses of one request that wait; more are dropped.
-pub(super) const INTERIMS_MAX: usize = 8;
 /// Longest head of one; longer ones are dropped, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -83,20 +81,19 @@ fn encode(interim: &Interim) -> Option<Vec<u8>> {
 
 /// Waits for the `answer` and relays what comes before it.
 pub(super) async fn relay<T>(
-    outlet: Option<&Outlet>,
-    mut interims: mpsc::Receiver<Interim>,
+    relayed: Option<(&Outlet, Interims)>,
     answer: impl Future<Output = T>,
 ) -> T {
-    let Some(outlet) = outlet else { return answer.await };
+    let Some((outlet, interims)) = relayed else { return answer.await };
     let mut answer = pin!(answer);
     let answered = loop {
         tokio::select! {
             biased;
-            Some(interim) = interims.recv() => outlet.send(&interim).await,
+            interim = interims.next() => outlet.send(&interim).await,
             answered = &mut answer => break answered,
         }
     };
-    while let Ok(interim) = interims.try_recv() {
+    while let Some(interim) = interims.take() {
         outlet.send(&interim).await;
     }
     answered

@@ -12,16 +12,15 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::Body;
 use hyper::body::Incoming;
 use shoal_proto::ObjectKey;
-use tokio::sync::mpsc;
 
 use super::access::{self, Entry, Pending};
 use super::body::{self, ClientBody};
-use super::interim::{INTERIMS_MAX, Outlet, relay};
+use super::interim::{Outlet, relay};
 use super::respond::{self, Forwarded, Reply};
 use super::stream::{Abort, Handle};
 use super::{Edge, ReadPath};
 use crate::clock;
-use crate::fetch::{FetchError, FetchRequest, Fetched, OriginRequest};
+use crate::fetch::{FetchError, FetchRequest, Fetched, Interims, OriginRequest};
 use crate::policy::directives::RequestDirectives;
 use crate::policy::key::object_key;
 use crate::policy::site::Site;
@@ -167,7 +166,8 @@ fn hops(headers: &HeaderMap) -> usize {
 
 /// `GET` and `HEAD`: from the cache, or through it.
 async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
-    let (interims, relayed) = mpsc::channel(INTERIMS_MAX);
+    let interims = asked.outlet.as_ref().map(|_| Interims::default());
+    let relayed = asked.outlet.as_ref().zip(interims.clone());
     let request = FetchRequest {
         site: Arc::clone(&asked.site),
         key: asked.key(edge, &asked.target),
@@ -177,13 +177,13 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
         client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
-        interims: asked.outlet.is_some().then_some(interims),
+        interims,
     };
     let forwarded = match serve::wants_origin(&request.client) {
         true => Forwarded::Request,
         false => Forwarded::Miss,
     };
-    match relay(asked.outlet.as_ref(), relayed, edge.read_path.get(request)).await {
+    match relay(relayed, edge.read_path.get(request)).await {
         Ok(Fetched::Object(object)) => respond::object(&asked, object, clock::unix_ms()),
         Ok(Fetched::Pass(response)) => respond::passed(&asked, response, forwarded),
         Err(error) => fail(&asked, &error, forwarded),
@@ -199,17 +199,18 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
     };
     let silence_max = Duration::from_millis(edge.config.upload_silence_ms);
     let body = (!upload.is_end_stream()).then(|| body::upload(upload, &asked.headers, silence_max));
-    let (interims, relayed) = mpsc::channel(INTERIMS_MAX);
+    let interims = asked.outlet.as_ref().map(|_| Interims::default());
+    let relayed = asked.outlet.as_ref().zip(interims.clone());
     let request = OriginRequest {
         method: asked.method.clone(),
         target: asked.target.clone(),
         client_authority: asked.authority.clone(),
         headers: asked.headers.clone(),
         body,
-        interims: asked.outlet.is_some().then_some(interims),
+        interims,
     };
     let answer = edge.read_path.pass(Arc::clone(&asked.site), request);
-    match relay(asked.outlet.as_ref(), relayed, answer).await {
+    match relay(relayed, answer).await {
         Ok(response) => {
             if invalidate::is_unsafe(&asked.method) {
                 let answer = (response.status, &response.headers);
