@@ -13,8 +13,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use shoal_proto::limits::{CONNECT_DEADLINE_MS, RPC_MESSAGE_BYTES_MAX};
 use shoal_proto::{ErrorKind, RpcError};
+use socket2::SockRef;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Router;
 use tonic::transport::{Channel, Endpoint, Server};
@@ -32,6 +34,9 @@ const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Largest HTTP/2 frame.
 const FRAME_BYTES_MAX: u32 = 1024 * 1024;
+/// Bytes that the system takes on a connection before it has sent those before them: what has not
+/// left yet is ours to order.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Concurrent streams of one connection.
 const STREAMS_MAX: u32 = 1_024;
 /// Between two pings on an idle connection.
@@ -154,6 +159,10 @@ pub async fn serve(
     grace: Duration,
 ) -> Result<(), tonic::transport::Error> {
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming.inspect_ok(|stream| {
+        // Where the system does not know the option, more waits in its buffers: no harm beyond time.
+        let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    });
     let ended = stop.clone();
     tokio::select! {
         served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()) => served,

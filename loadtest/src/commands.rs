@@ -19,14 +19,19 @@ use crate::{
     index::{self, IndexError},
     origin::{Origin, OriginError},
     policy::{self, PolicyError},
-    report::{Report, html, index as index_report, policy as policy_report, table},
+    report::{
+        Report, html, index as index_report, policy as policy_report, swarm as swarm_report, table,
+    },
     scenario::{
-        Command, IndexScenario, OriginScenario, PolicyScenario, Scenario, UsageError,
+        Command, IndexScenario, OriginScenario, PolicyScenario, Scenario, SwarmScenario,
+        UsageError,
         cli::{OriginArgs, RunArgs},
         index::IndexArgs,
         policy::PolicyArgs,
         run::JsonTarget,
+        swarm::SwarmArgs,
     },
+    swarm::{self, SwarmError},
     tasks::{Group, thread},
 };
 
@@ -55,6 +60,9 @@ pub enum CommandError {
     /// The trace could not be replayed.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The swarm did not start.
+    #[error(transparent)]
+    Swarm(#[from] SwarmError),
     /// A report could not be written.
     #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
     Write {
@@ -89,6 +97,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Run(args) => run(*args).await,
         Command::Index(args) => bench(*args).await,
         Command::Policy(args) => replay(args),
+        Command::Swarm(args) => bench_swarm(*args).await,
     };
     result.unwrap_or_else(|error| {
         // When stderr is closed there is nobody to tell.
@@ -172,6 +181,33 @@ async fn bench(args: IndexArgs) -> Result<ExitCode, CommandError> {
         (true, true) => ExitCode::SUCCESS,
         (true, false) => ExitCode::from(EXIT_MISSED),
         (false, _) => ExitCode::from(EXIT_FAILED),
+    })
+}
+
+async fn bench_swarm(args: SwarmArgs) -> Result<ExitCode, CommandError> {
+    let scenario = SwarmScenario::try_from(args)?;
+    let files = files(scenario.json.as_ref(), None);
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    let results = swarm::bench(&scenario, &signals.stop).await?;
+    watch.abort();
+    let (interrupted, failed) = (results.interrupted, results.failed > 0);
+    let report = swarm_report::SwarmReport::new(&scenario, results);
+    for (flag, path) in files {
+        let text = report.json()?;
+        std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => print(&report.json()?)?,
+        _ => print(&swarm_report::table::table(&report))?,
+    }
+    Ok(match (interrupted || failed, report.ok || !scenario.enforce) {
+        (true, _) => ExitCode::from(EXIT_FAILED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(EXIT_MISSED),
     })
 }
 

@@ -5,8 +5,10 @@
 //! origin. Neither knows anything of a cache but HTTP.
 //!
 //! The benchmark of the index is another matter: it starts super-nodes itself, speaks their protocol
-//! as their members do, and measures etcd at the same work. Traces are replayed through the node's
-//! own eviction policy, the one thing of a node that is linked in here.
+//! as their members do, and measures etcd at the same work. So is that of a swarm: it lays lines of a
+//! known rate between real members, and measures how long an object takes to all of them.
+//! Traces are replayed through the node's own eviction policy, the one thing of a node that is linked
+//! in here.
 //!
 //! Layers; imports only go down:
 //!
@@ -14,7 +16,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit`, `index`, `policy` |
+//! | driver, audit | `driver`, `audit`, `index`, `policy`, `swarm` |
 //! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample`, `process` |
@@ -38,6 +40,7 @@ pub mod report;
 pub mod rng;
 pub mod sample;
 pub mod scenario;
+pub mod swarm;
 pub mod tasks;
 pub mod tier;
 pub mod units;

@@ -8,15 +8,21 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 
+use super::heal::Healer;
 use super::types::{BodyError, BodyStream};
-use crate::store::StoredObject;
+use crate::store::{StoreError, StoredObject};
 use crate::transfer::{End, Live, Progress};
 
 /// Chunks read ahead of the client.
 const READ_AHEAD_CHUNKS: usize = 2;
 
-/// The bytes `range` of a stored object; all of them for `None`.
-pub(super) fn stored(object: Arc<StoredObject>, range: Option<Range<u64>>) -> BodyStream {
+/// The bytes `range` of a stored object; all of them for `None`. What its disk has lost, `healer`
+/// gets elsewhere.
+pub(super) fn stored(
+    object: Arc<StoredObject>,
+    healer: Option<Arc<Healer>>,
+    range: Option<Range<u64>>,
+) -> BodyStream {
     let size = u64::from(object.manifest().head().chunk_size);
     let range = range.unwrap_or(0..object.manifest().length());
     if range.is_empty() {
@@ -24,14 +30,31 @@ pub(super) fn stored(object: Arc<StoredObject>, range: Option<Range<u64>>) -> Bo
     }
     let chunks = (range.start / size)..=((range.end - 1) / size);
     let pieces = stream::iter(chunks).map(move |index| {
-        let (object, range) = (object.clone(), range.clone());
+        let (object, healer, range) = (object.clone(), healer.clone(), range.clone());
         async move {
-            let (data, _) =
-                object.read_chunk(index as u32).await.map_err(|e| BodyError(e.to_string()))?;
+            let data = whole_chunk(&object, healer.as_deref(), index as u32).await?;
             Ok(cut(&data, index * size, &range))
         }
     });
     Box::pin(pieces.buffered(READ_AHEAD_CHUNKS))
+}
+
+async fn whole_chunk(
+    object: &StoredObject,
+    healer: Option<&Healer>,
+    index: u32,
+) -> Result<Bytes, BodyError> {
+    let damaged = match object.read_chunk(index).await {
+        Ok((data, _)) => return Ok(data),
+        Err(error) => error,
+    };
+    let manifest = object.manifest();
+    let start = u64::from(index) * u64::from(manifest.head().chunk_size);
+    let range = start..start + u64::from(manifest.chunk_length(index));
+    match (damaged, healer, manifest.hash(index)) {
+        (StoreError::Corrupt { .. }, Some(healer), Some(hash)) => healer.chunk(range, hash).await,
+        (damaged, ..) => Err(BodyError(damaged.to_string())),
+    }
 }
 
 /// The bytes `range` of a growing object, as they come; all of them for `None`.
@@ -90,6 +113,7 @@ impl Reader {
             let data = self.live.read_chunk(index).await.map_err(|e| BodyError(e.to_string()))?;
             return Ok(Some(cut(&data, start, &wanted)).filter(|bytes| !bytes.is_empty()));
         }
+        self.live.reads(index);
         let from = (self.offset - start) as usize;
         Ok(self.live.tail_from(index, from).map(|tail| cut(&tail, self.offset, &wanted)))
     }

@@ -1,6 +1,7 @@
 //! The fill: the one act of fetching an object's bytes from its origin, or of learning that the
 //! stored ones still stand. Readers get the bytes as they arrive; the store gets whole chunks.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +21,6 @@ use crate::clock;
 use crate::directory::{Lease, Verdict};
 use crate::metrics::Tier;
 use crate::policy::freshness::{Times, freshness};
-use crate::policy::resume::{self, Continues};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
 use crate::policy::{conditional, hop, label};
@@ -99,10 +99,11 @@ impl Job {
                 return self.not_stored(entry, lease, response, "no room in the store").await;
             }
         };
+        self.inner.fills.grows(&live);
         self.show(live.clone(), Tier::Origin);
         entry.live(live.clone());
         self.wish_for_copies(&live);
-        self.tee(live, response.body, 0, lease).await
+        self.tee(live, response.body, lease).await
     }
 
     fn storable(&self, response: &OriginResponse, times: Times) -> Result<(), NotStorable> {
@@ -130,64 +131,58 @@ impl Job {
         }
     }
 
-    /// Continues an object whose filler was lost: `Range` with `If-Range` where the version can be
-    /// named; otherwise all of it again, each chunk held against the one already here.
-    async fn resume(&mut self, entry: &FillEntry, lease: Option<Lease>, live: Arc<Live>) -> Step {
-        self.inner.metrics.fills_resumed.inc();
-        live.take_over(lease.map(|lease| lease.id));
-        let held = live.chunks_in_order();
-        let offset = u64::from(held) * u64::from(live.head().chunk_size);
-        if let Some(length) = live.head().length.filter(|length| offset >= *length) {
-            return self.finish_fill(&live, length, lease).await;
-        }
-        let response = match self.ask(resume::headers(live.head(), offset)).await {
-            Ok(response) => response,
-            Err(error) => return self.broken(&error.to_string()),
-        };
-        let answer = (response.status, &response.headers, response.length);
-        let from = match resume::continues(live.head(), offset, answer) {
-            Continues::AtOffset => offset,
-            Continues::FromStart => 0,
-            Continues::No => {
-                return self.broken("the origin has another version of the object now");
-            }
-        };
-        entry.live(live.clone());
-        self.tee(live, response.body, from, lease).await
+    /// Moves the body into the growing object, and ends it.
+    async fn tee(&mut self, live: Arc<Live>, body: BodyStream, lease: Option<Lease>) -> Step {
+        let moved = self.pour(&live, body, 0..u64::MAX).await;
+        self.finish_poured(&live, moved, lease).await
     }
 
-    /// Moves the body into the growing object: readers see every piece, the store whole chunks.
-    async fn tee(
+    /// Ends an object whose last bytes came to an end at that position, or did not come.
+    pub(super) async fn finish_poured(
         &mut self,
-        live: Arc<Live>,
-        mut body: BodyStream,
-        offset: u64,
+        live: &Arc<Live>,
+        poured: Result<u64, String>,
         lease: Option<Lease>,
     ) -> Step {
-        let size = live.head().chunk_size as usize;
-        let mut writer = Writer { live: live.clone(), size, position: offset };
-        while let Some(piece) = body.next().await {
-            let written = match piece {
-                Ok(piece) => writer.write(piece).await,
-                Err(error) => Err(error.to_string()),
-            };
-            if let Err(reason) = written {
+        let announced = live.head().length;
+        let length = match poured {
+            Ok(length) if announced.is_none_or(|announced| announced == length) => length,
+            Ok(_) => return self.broken("the origin sent another length than it announced"),
+            Err(reason) => {
                 self.inner.metrics.failures.inc();
                 tracing::info!(reason, "a fill broke off");
                 return self.broken(&reason);
             }
-        }
-        let length = writer.position;
-        if let Err(reason) = writer.flush().await {
-            return self.broken(&reason);
-        }
-        if live.head().length.is_some_and(|announced| announced != length) {
-            return self.broken("the origin sent another length than it announced");
-        }
-        self.finish_fill(&live, length, lease).await
+        };
+        self.finish_fill(live, length, lease).await
     }
 
-    async fn finish_fill(&mut self, live: &Arc<Live>, length: u64, lease: Option<Lease>) -> Step {
+    /// Moves a body, which begins at `part`'s start, into the growing object: readers see every
+    /// piece, the store whole chunks. Where it ended, which is not beyond `part`.
+    pub(super) async fn pour(
+        &self,
+        live: &Arc<Live>,
+        mut body: BodyStream,
+        part: Range<u64>,
+    ) -> Result<u64, String> {
+        let size = live.head().chunk_size as usize;
+        let mut writer = Writer { live: live.clone(), size, position: part.start };
+        while let Some(piece) = body.next().await {
+            writer.write(piece.map_err(|error| error.to_string())?).await?;
+            if writer.position > part.end {
+                return Err("the origin sent more than was asked for".to_owned());
+            }
+        }
+        writer.flush().await?;
+        Ok(writer.position)
+    }
+
+    pub(super) async fn finish_fill(
+        &mut self,
+        live: &Arc<Live>,
+        length: u64,
+        lease: Option<Lease>,
+    ) -> Step {
         let finished = {
             let entrance = self.inner.entrance(live.head(), 0).await;
             if matches!(entrance, Entrance::Shut) {
@@ -197,6 +192,7 @@ impl Job {
         };
         match finished {
             Ok(stored) => {
+                self.inner.fills.grown(self.key(), live.growth(), stored.object_id());
                 // New requests find the object in the store from here on.
                 self.flight.land();
                 self.publish(lease, stored.manifest()).await;
@@ -377,11 +373,12 @@ impl Writer {
     async fn store(&self, chunk: u32) -> Result<(), String> {
         let data = self.live.tail(chunk);
         let hash = ChunkHash::of(&data);
-        if let Some(held) = self.live.hash(chunk) {
-            if held == hash {
-                return Ok(());
-            }
+        // Known from before, from the filler that was lost.
+        if self.live.known_hash(chunk).is_some_and(|known| known != hash) {
             return Err("the origin has another version of the object now".to_owned());
+        }
+        if self.live.has_chunk(chunk) {
+            return Ok(());
         }
         self.live.put_chunk(chunk, data, hash).await.map_err(|error| error.to_string())
     }

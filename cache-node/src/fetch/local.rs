@@ -4,27 +4,24 @@
 //! Invariants: nothing is served to a request that does not select it (RFC 9111 section 4.1),
 //! whoever stored it; a purge outweighs every permission to be stale.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use shoal_proto::{Header, Labels, ObjectHead, ObjectKey};
 
 use super::job::Job;
-use super::types::{FetchRequest, Fetched, Lookup};
-use super::{Fetcher, Inner, from_store};
+use super::types::{FetchRequest, Lookup};
+use super::{Fetcher, Found, Inner};
 use crate::clock;
 use crate::directory::Verdict;
 use crate::policy::key::object_key;
 use crate::policy::serve::{OnHit, on_hit};
 use crate::policy::{label, vary};
-use crate::store::StoredObject;
 
 /// What the store has for a request.
 pub(super) enum Local {
     /// Its answer.
-    Answer(Fetched),
+    Answer(Found),
     /// Another variant.
-    Another(Arc<StoredObject>),
+    Another(Found),
     /// Nothing that could be served now.
     Nothing,
 }
@@ -35,7 +32,8 @@ impl Fetcher {
         let head = found.manifest().head();
         let verdict = self.inner.directory.verdict(head);
         if verdict != Verdict::Gone && !self.inner.selects(head, request) {
-            return Local::Another(found);
+            let tier = found.tier();
+            return Local::Another(Found::Stored(found, tier, Lookup::Hit));
         }
         if verdict != Verdict::Clear || !self.inner.directory.session_holds() {
             return Local::Nothing;
@@ -50,7 +48,7 @@ impl Fetcher {
             }
             OnHit::Validate => return Local::Nothing,
         };
-        Local::Answer(from_store(found, tier, lookup))
+        Local::Answer(Found::Stored(found, tier, lookup))
     }
 
     /// Validates in the background (RFC 5861 section 3), once at a time, with the headers of the

@@ -9,8 +9,10 @@
 //! | `pull` | sources within the cluster |
 //! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
+//! | `resume` | going on with what another began |
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
+//! | `heal` | chunks that the disk has lost, while a response is sent |
 //!
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
@@ -18,16 +20,18 @@ mod body;
 mod fencing;
 mod fill;
 mod flight;
+mod heal;
 mod job;
 mod local;
 mod pull;
+mod resume;
 mod tierless;
 mod types;
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use shoal_proto::ObjectKey;
+use shoal_proto::{ObjectHead, ObjectKey};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use types::{
@@ -45,9 +49,10 @@ use crate::policy::site::{Site, Sites};
 use crate::policy::{label, serve};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, Fills, Live, Peers};
+use crate::transfer::{CopyRequest, Fills, Gatherer, Live, Peers};
 use fencing::Gate;
 use flight::{Flights, Outcome};
+use heal::Healer;
 use job::Job;
 use local::Local;
 
@@ -94,6 +99,7 @@ struct Inner {
     directory: Arc<Directory>,
     origin: OriginClient,
     peers: Peers,
+    gatherer: Gatherer,
     fills: Arc<Fills>,
     sites: Arc<Sites>,
     metrics: OriginMetrics,
@@ -109,11 +115,14 @@ impl Fetcher {
     pub fn new(parts: FetchParts, tasks: Tasks) -> Self {
         let FetchParts { store, directory, origin, peers, fills, sites, metrics, copies, secret } =
             parts;
+        let (me, view) = (directory.node_id(), directory.watch_view());
+        let gatherer = Gatherer { peers: peers.clone(), me, view };
         let inner = Inner {
             store,
             directory,
             origin,
             peers,
+            gatherer,
             fills,
             sites,
             metrics,
@@ -132,55 +141,51 @@ impl Fetcher {
     /// # Errors
     /// When the origin has to be asked and gives no usable answer.
     pub async fn get(&self, mut request: FetchRequest) -> Result<Fetched, FetchError> {
+        let found = self.find(&mut request).await?;
+        // Who heals wants the object, whatever its client wanted beside it.
+        let client = RequestDirectives::default();
+        let request = FetchRequest { client, interims: None, ..request };
+        Ok(found.fetched(Some(Healer::new(self.clone(), request))))
+    }
+
+    /// What answers the request; its key becomes that of the variant that does.
+    async fn find(&self, request: &mut FetchRequest) -> Result<Found, FetchError> {
         if serve::wants_origin(&request.client) {
-            return self.pass_request(&request).await;
+            return self.pass_request(request).await;
         }
         let url = request.key;
         for _ in 0..VARIANTS_MAX {
-            let (fetched, found);
-            let other = match self.local(&request).await {
-                Local::Answer(answer) => return self.accepted(answer, &request).await,
-                Local::Another(other) => {
-                    found = other;
-                    found.manifest().head()
-                }
+            let found = match self.local(request).await {
+                Local::Answer(answer) => return self.accepted(answer, request).await,
+                Local::Another(other) => other,
                 Local::Nothing if request.client.only_if_cached => {
                     return Err(FetchError::NotCached);
                 }
-                Local::Nothing => {
-                    fetched = self.fly(&request).await?;
-                    match &fetched {
-                        Fetched::Object(other) if !self.inner.selects(&other.head, &request) => {
-                            &other.head
-                        }
-                        _ => return self.accepted(fetched, &request).await,
-                    }
-                }
+                Local::Nothing => self.fly(request).await?,
             };
-            let Some(variant) = self.inner.variant(&url, other, &request) else { break };
+            let other = match found.head() {
+                Some(head) if !self.inner.selects(head, request) => head,
+                _ => return self.accepted(found, request).await,
+            };
+            let Some(variant) = self.inner.variant(&url, other, request) else { break };
             request.key = variant;
         }
-        self.pass_request(&request).await
+        self.pass_request(request).await
     }
 
     /// What was found, unless the client wants a younger one: then the origin's own.
-    async fn accepted(
-        &self,
-        fetched: Fetched,
-        request: &FetchRequest,
-    ) -> Result<Fetched, FetchError> {
-        match &fetched {
-            Fetched::Object(object)
-                if !serve::accepts(&object.head.freshness, &request.client, clock::unix_ms()) =>
-            {
+    async fn accepted(&self, found: Found, request: &FetchRequest) -> Result<Found, FetchError> {
+        let now_ms = clock::unix_ms();
+        match found.head() {
+            Some(head) if !serve::accepts(&head.freshness, &request.client, now_ms) => {
                 self.pass_request(request).await
             }
-            _ => Ok(fetched),
+            _ => Ok(found),
         }
     }
 
     /// Joins the key's flight, or starts it.
-    async fn fly(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
+    async fn fly(&self, request: &FetchRequest) -> Result<Found, FetchError> {
         for _ in 0..FLIGHTS_MAX {
             if request.method == Method::HEAD && self.inner.flights.get(&request.key).is_none() {
                 let stored = self.inner.store.get(&request.key).await.is_some();
@@ -211,15 +216,15 @@ impl Fetcher {
                     self.inner.flights.abandon(&request.key, &outcome);
                 }
                 Outcome::Stored(object, tier, lookup) => {
-                    return Ok(from_store(object, tier, collapsed(first, lookup)));
+                    return Ok(Found::Stored(object, tier, collapsed(first, lookup)));
                 }
                 Outcome::Live(live, tier, lookup) => {
-                    return Ok(from_live(live, tier, collapsed(first, lookup)));
+                    return Ok(Found::Live(live, tier, collapsed(first, lookup)));
                 }
                 Outcome::Failed(error) => return Err(error),
                 Outcome::Pass => {
                     if let (true, Ok(response)) = (first, passed.await) {
-                        return Ok(Fetched::Pass(response));
+                        return Ok(Found::Pass(response));
                     }
                     return self.pass_request(request).await;
                 }
@@ -228,7 +233,7 @@ impl Fetcher {
         self.pass_request(request).await
     }
 
-    async fn pass_request(&self, request: &FetchRequest) -> Result<Fetched, FetchError> {
+    async fn pass_request(&self, request: &FetchRequest) -> Result<Found, FetchError> {
         let origin_request = OriginRequest {
             method: request.method.clone(),
             target: request.target.clone(),
@@ -237,7 +242,7 @@ impl Fetcher {
             body: None,
             interims: request.interims.clone(),
         };
-        self.pass(request.site.clone(), origin_request).await.map(Fetched::Pass)
+        self.pass(request.site.clone(), origin_request).await.map(Found::Pass)
     }
 
     /// A request straight to the origin, streamed both ways.
@@ -324,14 +329,38 @@ fn collapsed(first: bool, lookup: Lookup) -> Lookup {
     if !first && lookup == Lookup::Miss { Lookup::Collapsed } else { lookup }
 }
 
-fn from_store(object: Arc<StoredObject>, tier: Tier, lookup: Lookup) -> Fetched {
-    let head = Arc::new(object.manifest().head().clone());
-    let body = move |range| body::stored(object.clone(), range);
-    Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+/// What a request found.
+enum Found {
+    Stored(Arc<StoredObject>, Tier, Lookup),
+    Live(Arc<Live>, Tier, Lookup),
+    Pass(OriginResponse),
 }
 
-fn from_live(live: Arc<Live>, tier: Tier, lookup: Lookup) -> Fetched {
-    let head = live.head().clone();
-    let body = move |range| body::live(live.clone(), range);
-    Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+impl Found {
+    /// The object's head; none for what passes through.
+    fn head(&self) -> Option<&ObjectHead> {
+        match self {
+            Self::Stored(object, ..) => Some(object.manifest().head()),
+            Self::Live(live, ..) => Some(live.head()),
+            Self::Pass(_) => None,
+        }
+    }
+
+    /// With its body, for whose damaged chunks `healer` is asked.
+    fn fetched(self, healer: Option<Healer>) -> Fetched {
+        match self {
+            Self::Stored(object, tier, lookup) => {
+                let head = Arc::new(object.manifest().head().clone());
+                let healer = healer.map(Arc::new);
+                let body = move |range| body::stored(object.clone(), healer.clone(), range);
+                Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+            }
+            Self::Live(live, tier, lookup) => {
+                let head = live.head().clone();
+                let body = move |range| body::live(live.clone(), range);
+                Fetched::Object(FetchedObject::new(head, tier, lookup, body))
+            }
+            Self::Pass(response) => Fetched::Pass(response),
+        }
+    }
 }

@@ -15,7 +15,9 @@ use crate::directory::Verdict;
 use crate::membership::Member;
 use crate::metrics::Tier;
 use crate::store::StoreError;
-use crate::transfer::{CopyRequest, FillEntry, Followed, Live, PullError, pull};
+use crate::transfer::{
+    Control, CopyRequest, FOLLOWED_WHOLE_CHUNKS, FillEntry, Followed, GatherError, Live,
+};
 
 impl Job {
     /// Pulls a whole object from its holders.
@@ -61,18 +63,20 @@ impl Job {
         let pulled = match body {
             Some(data) => self.put_small(&live, data).await,
             None => {
+                live.name_object(object);
+                self.inner.fills.grows(&live);
                 self.show(live.clone(), Tier::Peer);
-                pull(&self.inner.peers, &manifest, &holders, &live).await
+                self.inner.gatherer.pull(&manifest, &holders, &live).await
             }
         };
         match pulled {
             Ok(()) => self.finish_pull(&live, manifest.length()).await,
-            Err(PullError::NoHolder { last }) => {
+            Err(GatherError::Stuck { last }) => {
                 tracing::debug!(error = %last, "no holder gave the whole object");
                 holders.iter().for_each(|holder| self.next_source_without(holder.id));
                 Step::Again
             }
-            Err(PullError::Store(error)) => self.broken(&error.to_string()),
+            Err(error) => self.broken(&error.to_string()),
         }
     }
 
@@ -109,7 +113,7 @@ impl Job {
             && directory.admits(head, self.vouched)
     }
 
-    async fn put_small(&self, live: &Live, data: bytes::Bytes) -> Result<(), PullError> {
+    async fn put_small(&self, live: &Live, data: bytes::Bytes) -> Result<(), GatherError> {
         if !data.is_empty() && !live.has_chunk(0) {
             let hash = ChunkHash::of(&data);
             live.put_chunk(0, data, hash).await?;
@@ -127,6 +131,7 @@ impl Job {
         };
         match finished {
             Ok(stored) => {
+                self.inner.fills.grown(self.key(), live.growth(), stored.object_id());
                 if !matches!(self.flight.outcome(), Outcome::Live(..)) {
                     let lookup = if self.stale.is_some() { Lookup::Replaced } else { Lookup::Miss };
                     self.flight.set(Outcome::Stored(stored.clone(), Tier::Peer, lookup));
@@ -180,15 +185,22 @@ impl Job {
 
     /// Follows a fill that runs on another node.
     pub(super) async fn follow(&mut self, filler: &Member, lease: LeaseId) -> Step {
-        let first = self.live.as_ref().map_or(0, |live| live.chunks_in_order());
-        let events = match self.inner.peers.follow(filler, self.key(), lease, first).await {
-            Ok(events) => events,
+        let me = self.inner.directory.node_id();
+        let mut events = match self.inner.peers.follow(filler, self.key(), lease, me).await {
+            Ok(events) => events.boxed(),
             Err(error) => return self.lost_filler(filler, lease, &error.to_string()),
         };
-        let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
             let step = match event {
                 Ok(Followed::Head(head)) => self.follow_head(*head).await,
+                Ok(Followed::Members { growth, nodes }) => match self.of_many_chunks() {
+                    Some(live) => {
+                        live.name_growth(growth);
+                        self.inner.fills.grows(&live);
+                        return self.gather((events, nodes), live, (filler, lease)).await;
+                    }
+                    None => None,
+                },
                 Ok(Followed::Chunk { index, hash, data }) => {
                     self.follow_chunk(index, hash, data).await
                 }
@@ -203,6 +215,33 @@ impl Job {
             }
         }
         self.lost_filler(filler, lease, "the stream ended without an end")
+    }
+
+    /// The growing object, where its chunks have to be asked for one by one.
+    fn of_many_chunks(&self) -> Option<Arc<Live>> {
+        let live = self.live.clone()?;
+        let size = u64::from(live.head().chunk_size);
+        let few = live.head().length.is_some_and(|l| l.div_ceil(size) <= FOLLOWED_WHOLE_CHUNKS);
+        (!few).then_some(live)
+    }
+
+    async fn gather(
+        &mut self,
+        (events, others): (Control<'_>, Vec<NodeId>),
+        live: Arc<Live>,
+        (filler, lease): (&Member, LeaseId),
+    ) -> Step {
+        match self.inner.gatherer.follow(filler, &live, others, events).await {
+            Ok(manifest) => self.finish_pull(&live, manifest.length()).await,
+            Err(GatherError::FillerLost(error)) => {
+                self.lost_filler(filler, lease, &error.to_string())
+            }
+            Err(GatherError::Stuck { last }) => self.lost_filler(filler, lease, &last.to_string()),
+            Err(GatherError::FillFailed(reason, message)) => {
+                self.follow_failed(reason, message, (filler, lease))
+            }
+            Err(error) => self.broken(&error.to_string()),
+        }
     }
 
     fn lost_filler(&mut self, filler: &Member, lease: LeaseId, reason: &str) -> Step {

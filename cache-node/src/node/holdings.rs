@@ -26,7 +26,6 @@ const HOMES_PAGE_PAUSE: Duration = Duration::from_millis(100);
 const HOMES_EVERY: Duration = Duration::from_secs(300);
 /// Between two looks for whether the tier is gone.
 const HOMES_LOOK: Duration = Duration::from_secs(1);
-
 /// Between two looks for wanted objects that are about to go.
 const LAST_COPIES_EVERY: Duration = Duration::from_secs(1);
 

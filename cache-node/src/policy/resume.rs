@@ -4,6 +4,8 @@
 //! Invariant: without a strong validator nothing is continued by a range; the whole body is then
 //! asked for again and held against what is already here, chunk by chunk.
 
+use std::ops::Range;
+
 use http::header::{CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use shoal_proto::ObjectHead;
@@ -21,25 +23,26 @@ pub enum Continues {
     No,
 }
 
-/// The headers that ask for the rest of an object from `offset` on; none when its version cannot
-/// be named, or its length is not known.
-pub fn headers(head: &ObjectHead, offset: u64) -> HeaderMap {
+/// The headers that ask for the bytes `part` of an object; none when that is all of it, when its
+/// version cannot be named, or when its length is not known.
+pub fn headers(head: &ObjectHead, part: &Range<u64>) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let Some(tag) = strong_tag(head) else { return headers };
-    if head.length.is_none() || offset == 0 {
+    let (Some(tag), Some(length)) = (strong_tag(head), head.length) else { return headers };
+    if (part.start == 0 && part.end >= length) || part.is_empty() {
         return headers;
     }
-    if let Ok(value) = HeaderValue::from_str(&format!("bytes={offset}-")) {
+    let last = if part.end >= length { String::new() } else { (part.end - 1).to_string() };
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes={}-{last}", part.start)) {
         headers.insert(RANGE, value);
         headers.insert(IF_RANGE, tag);
     }
     headers
 }
 
-/// Whether a response goes on with the object.
+/// Whether a response to a request for `part` goes on with the object.
 pub fn continues(
     head: &ObjectHead,
-    offset: u64,
+    part: &Range<u64>,
     (status, headers, length): (StatusCode, &HeaderMap, Option<u64>),
 ) -> Continues {
     let same = |name: http::HeaderName| {
@@ -52,8 +55,8 @@ pub fn continues(
     match (status, head.length) {
         (StatusCode::PARTIAL_CONTENT, Some(whole)) => {
             let answered = headers.get(CONTENT_RANGE).map(HeaderValue::as_bytes);
-            let rest = offset..whole;
-            let length_fits = length.is_none_or(|length| length == whole.saturating_sub(offset));
+            let rest = part.start..part.end.min(whole);
+            let length_fits = length.is_none_or(|length| length == rest.end - rest.start);
             if range::answers(answered, &rest, whole) && length_fits {
                 Continues::AtOffset
             } else {
@@ -67,7 +70,7 @@ pub fn continues(
 
 /// Whether a whole response is, byte for byte, the object's version (RFC 9110 section 8.8.1).
 pub fn same_version(head: &ObjectHead, answer: (StatusCode, &HeaderMap, Option<u64>)) -> bool {
-    strong_tag(head).is_some() && continues(head, 0, answer) == Continues::FromStart
+    strong_tag(head).is_some() && continues(head, &(0..u64::MAX), answer) == Continues::FromStart
 }
 
 fn strong_tag(head: &ObjectHead) -> Option<HeaderValue> {
@@ -108,18 +111,20 @@ mod tests {
 
     #[test]
     fn the_rest_is_asked_for_under_a_strong_tag_alone() {
-        let asked = headers(&head("\"1\""), 400);
+        let asked = headers(&head("\"1\""), &(400..1000));
         assert_eq!(asked[RANGE], "bytes=400-");
         assert_eq!(asked[IF_RANGE], "\"1\"");
-        assert!(headers(&head("W/\"1\""), 400).is_empty());
-        assert!(headers(&head("\"1\""), 0).is_empty());
-        assert!(headers(&ObjectHead { length: None, ..head("\"1\"") }, 400).is_empty());
+        assert!(headers(&head("W/\"1\""), &(400..1000)).is_empty());
+        assert!(headers(&head("\"1\""), &(0..1000)).is_empty());
+        assert_eq!(headers(&head("\"1\""), &(0..256))[RANGE], "bytes=0-255");
+        assert_eq!(headers(&head("\"1\""), &(256..512))[RANGE], "bytes=256-511");
+        assert!(headers(&ObjectHead { length: None, ..head("\"1\"") }, &(400..1000)).is_empty());
     }
 
     #[test]
     fn only_the_exact_rest_of_the_same_version_continues() {
         let of = |status, tag, range, length| {
-            continues(&head("\"1\""), 400, (status, &answer(tag, range), length))
+            continues(&head("\"1\""), &(400..1000), (status, &answer(tag, range), length))
         };
         let partial = StatusCode::PARTIAL_CONTENT;
         let rest = Some("bytes 400-999/1000");
@@ -128,6 +133,10 @@ mod tests {
         assert_eq!(of(partial, "\"1\"", rest, Some(599)), Continues::No);
         assert_eq!(of(partial, "\"1\"", Some("bytes 401-999/1000"), Some(599)), Continues::No);
         assert_eq!(of(partial, "\"1\"", None, Some(600)), Continues::No);
+        let hole = answer("\"1\"", Some("bytes 400-499/1000"));
+        let hole = (partial, &hole, Some(100));
+        assert_eq!(continues(&head("\"1\""), &(400..500), hole), Continues::AtOffset);
+        assert_eq!(continues(&head("\"1\""), &(400..501), hole), Continues::No);
         assert_eq!(of(StatusCode::OK, "\"1\"", None, Some(1000)), Continues::FromStart);
         assert_eq!(of(StatusCode::OK, "\"1\"", None, Some(999)), Continues::No);
         assert_eq!(of(StatusCode::NOT_FOUND, "\"1\"", None, Some(1000)), Continues::No);

@@ -29,7 +29,8 @@ const LOOK_EVERY_MS: u64 = 50;
 /// Between two tries to ask another super-node, in milliseconds.
 const ASK_PAUSE_MS: u64 = 100;
 
-/// PURE. Super-nodes that are not up, and since when: their members may trust for a while.
+/// PURE. Super-nodes that are not up or no longer of the tier, and since when we know: their members
+/// may trust for a while.
 #[derive(Debug, Default)]
 pub(super) struct Absences {
     up: BTreeSet<NodeId>,
@@ -37,13 +38,20 @@ pub(super) struct Absences {
 }
 
 impl Absences {
-    /// Takes in the members as they are now; what is absent at the first look counts as just gone.
-    pub(super) fn update(&mut self, now_ms: u64, records: &[Record]) {
+    /// Takes in the index's records, and then its retired super-nodes, as they are now. Whoever is
+    /// first seen to be absent counts as just gone: it may have come and left while we were behind.
+    pub(super) fn update(
+        &mut self,
+        now_ms: u64,
+        records: &[Record],
+        retired: &BTreeMap<NodeId, u64>,
+    ) {
         let supers = || records.iter().filter(|record| record.member.role == Role::Super);
         let up: BTreeSet<_> =
             supers().filter(|record| record.member.up).map(|record| record.member.id).collect();
         let down = supers().map(|record| record.member.id);
-        let absent = down.chain(self.up.iter().copied()).filter(|id| !up.contains(id));
+        let left = retired.keys().chain(&self.up).copied();
+        let absent = down.chain(left).filter(|id| !up.contains(id));
         for id in absent.collect::<Vec<_>>() {
             self.since_ms.entry(id).or_insert(now_ms);
         }
@@ -76,14 +84,15 @@ pub(super) async fn purge(
     tier.raft.wait_applied(position, ms(WRITE_DEADLINE_MS)).await?;
     let committed_ms = tier.now_ms();
     let blind_ms = tier.timing.blind_ms();
+    let records = tier.index.records();
     let absent_until = {
-        let records = tier.index.records();
         let mut absences = tier.absences.lock().unwrap_or_else(PoisonError::into_inner);
-        absences.update(committed_ms, &records);
+        absences.update(committed_ms, &records, &tier.index.retired());
         absences.over_ms(committed_ms, blind_ms)
     };
-    let others = tier.super_nodes();
-    let others = others.into_iter().filter(|member| member.up && member.id != tier.me());
+    // Of the same records: whoever leaves in between is either asked or waited for.
+    let members = records.into_iter().map(|record| record.member);
+    let others = members.filter(|m| m.role == Role::Super && m.up && m.id != tier.me());
     let asked = others.map(|member| ask(tier, member, position, committed_ms + blind_ms));
     let absent = async {
         if let Some(until_ms) = absent_until {
@@ -189,13 +198,27 @@ mod tests {
     #[test]
     fn the_absent_are_waited_for_once() {
         let mut absences = Absences::default();
-        absences.update(100, &[record(1, true), record(2, true)]);
+        let mut look = |now_ms, records: &[Record]| {
+            absences.update(now_ms, records, &BTreeMap::new());
+            absences.over_ms(now_ms, 50)
+        };
+        assert_eq!(look(100, &[record(1, true), record(2, true)]), None);
+        assert_eq!(look(200, &[record(1, true), record(2, false)]), Some(250));
+        assert_eq!(look(220, &[record(1, true), record(2, false)]), Some(250));
+        assert_eq!(look(250, &[record(1, true), record(2, false)]), None);
+        assert_eq!(look(300, &[record(2, true)]), Some(350), "1 is no member any more");
+    }
+
+    #[test]
+    fn who_left_before_our_first_look_is_waited_for() {
+        let mut absences = Absences::default();
+        let retired = BTreeMap::from([(NodeId(1), 7)]);
+        absences.update(100, &[], &BTreeMap::new());
         assert_eq!(absences.over_ms(100, 50), None);
-        absences.update(200, &[record(1, true), record(2, false)]);
-        absences.update(220, &[record(1, true), record(2, false)]);
-        assert_eq!(absences.over_ms(220, 50), Some(250));
-        assert_eq!(absences.over_ms(250, 50), None);
-        absences.update(300, &[record(2, true)]);
-        assert_eq!(absences.over_ms(300, 50), Some(350), "1 is no member any more");
+        // Taken in with a snapshot: 1 was never seen here.
+        absences.update(120, &[record(2, true)], &retired);
+        absences.update(140, &[record(2, true)], &retired);
+        assert_eq!(absences.over_ms(140, 50), Some(170));
+        assert_eq!(absences.over_ms(170, 50), None);
     }
 }

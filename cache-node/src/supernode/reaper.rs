@@ -27,7 +27,9 @@ pub(super) async fn run(tier: Arc<Tier>) {
         let records = tier.index.records();
         tier.home(|home| home.sweep(now_ms));
         tier.sessions.ledger(|ledger| ledger.sweep(now_ms));
-        tier.absences.lock().unwrap_or_else(PoisonError::into_inner).update(now_ms, &records);
+        let retired = tier.index.retired();
+        let absences = || tier.absences.lock().unwrap_or_else(PoisonError::into_inner);
+        absences().update(now_ms, &records, &retired);
         let heads = tier.index.heads_estimate();
         tier.metrics.heads.set(i64::try_from(heads).unwrap_or(i64::MAX));
         let void_slots = tier.index.void_slots().len();

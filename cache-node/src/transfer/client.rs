@@ -9,7 +9,7 @@ use shoal_proto::limits::{INLINE_BODY_BYTES_MAX, RPC_DEADLINE_MS, STREAM_IDLE_MS
 use shoal_proto::wire::v1::peer_client::PeerClient;
 use shoal_proto::wire::v1::{self, follow_event::Event};
 use shoal_proto::{
-    ChunkHash, ErrorKind, LeaseId, Manifest, ObjectHead, ObjectId, ObjectKey, RpcError,
+    ChunkHash, ErrorKind, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey, RpcError,
 };
 use tonic::transport::Channel;
 
@@ -30,6 +30,17 @@ pub struct Peers {
     metrics: TransferMetrics,
 }
 
+/// What chunks are wanted of.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The key.
+    pub key: ObjectKey,
+    /// The object, where its id is known; else
+    pub object: Option<ObjectId>,
+    /// the growth's name.
+    pub growth: u64,
+}
+
 /// What a followed fill sends.
 #[derive(Clone, Debug)]
 pub enum Followed {
@@ -43,6 +54,13 @@ pub enum Followed {
         hash: ChunkHash,
         /// Its bytes.
         data: Bytes,
+    },
+    /// Who follows too, and the growing object's name.
+    Members {
+        /// All others.
+        nodes: Vec<NodeId>,
+        /// The growth.
+        growth: u64,
     },
     /// The end: the whole manifest.
     Done(Box<Manifest>),
@@ -104,21 +122,22 @@ impl Peers {
         Ok((manifest, Some(reply.body)))
     }
 
-    /// A run of chunks as `(index, bytes)`, not yet verified: the caller has the manifest.
+    /// Chunks as `(index, bytes)`, not yet verified: the caller has the hashes.
     ///
     /// # Errors
     /// When the peer does not answer; later failures come on the stream.
     pub async fn chunks(
         &self,
         peer: &Member,
-        object: (ObjectKey, ObjectId),
-        first: u32,
-        count: u32,
+        wanted: Wanted,
+        chunks: &[u32],
     ) -> Result<impl Stream<Item = Result<(u32, Bytes), RpcError>> + Send + use<>, RpcError> {
+        let range = |chunk: &u32| v1::ChunkRange { first: *chunk, count: 1 };
         let request = v1::GetChunksRequest {
-            key: object.0.to_wire(),
-            object_id: object.1.to_wire(),
-            ranges: vec![v1::ChunkRange { first, count }],
+            key: wanted.key.to_wire(),
+            object_id: wanted.object.map(ObjectId::to_wire).unwrap_or_default(),
+            ranges: chunks.iter().map(range).collect(),
+            growth: wanted.growth,
         };
         let mut client = self.client(peer)?;
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);
@@ -126,7 +145,26 @@ impl Peers {
         Ok(watched(pieces).map(|piece| piece.map(|piece| (piece.index, piece.data))))
     }
 
-    /// A running fill, its chunks verified against the hashes that come with them.
+    /// Which chunks a peer has, as they come. Silence is no failure here: nothing may be coming.
+    ///
+    /// # Errors
+    /// When the peer does not answer; later failures come on the stream.
+    pub async fn availability(
+        &self,
+        peer: &Member,
+        wanted: Wanted,
+    ) -> Result<tonic::Streaming<v1::AvailabilityEvent>, RpcError> {
+        let request = v1::AvailabilityRequest {
+            key: wanted.key.to_wire(),
+            object_id: wanted.object.map(ObjectId::to_wire).unwrap_or_default(),
+            growth: wanted.growth,
+        };
+        let mut client = self.client(peer)?;
+        let deadline = Duration::from_millis(RPC_DEADLINE_MS);
+        with_deadline(deadline, client.availability(request)).await
+    }
+
+    /// A running fill, its chunks' hashes, and who else follows.
     ///
     /// # Errors
     /// When the peer does not answer; later failures come on the stream.
@@ -135,15 +173,48 @@ impl Peers {
         peer: &Member,
         key: ObjectKey,
         lease: LeaseId,
-        first_chunk: u32,
+        me: NodeId,
     ) -> Result<impl Stream<Item = Result<Followed, RpcError>> + Send + use<>, RpcError> {
-        let request = v1::FollowRequest { key: key.to_wire(), lease_id: lease.0, first_chunk };
+        let request = v1::FollowRequest {
+            key: key.to_wire(),
+            lease_id: lease.0,
+            object_id: Bytes::new(),
+            node_id: me.0,
+        };
+        self.follow_as(peer, request).await
+    }
+
+    /// Who else pulls an object that the peer holds.
+    ///
+    /// # Errors
+    /// When the peer does not answer; later failures come on the stream.
+    pub async fn members(
+        &self,
+        peer: &Member,
+        (key, object): (ObjectKey, ObjectId),
+        me: NodeId,
+    ) -> Result<impl Stream<Item = Result<Followed, RpcError>> + Send + use<>, RpcError> {
+        let request = v1::FollowRequest {
+            key: key.to_wire(),
+            lease_id: 0,
+            object_id: object.to_wire(),
+            node_id: me.0,
+        };
+        self.follow_as(peer, request).await
+    }
+
+    async fn follow_as(
+        &self,
+        peer: &Member,
+        request: v1::FollowRequest,
+    ) -> Result<impl Stream<Item = Result<Followed, RpcError>> + Send + use<>, RpcError> {
         let mut client = self.client(peer)?;
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);
         let events = with_deadline(deadline, client.follow(request)).await?;
         let name = peer.name.clone();
         let metrics = self.metrics.clone();
-        Ok(watched(events).map(move |event| read_event(event?, &name, &metrics)))
+        let events = events.map(|event| event.map_err(RpcError::from));
+        Ok(events.map(move |event| read_event(event?, &name, &metrics)))
     }
 
     /// Asks a peer to take a copy; true when it does.
@@ -201,6 +272,10 @@ fn read_event(
             metrics.bytes_in.inc_by(chunk.data.len() as u64);
             Ok(Followed::Chunk { index: chunk.index, hash, data: chunk.data })
         }
+        Some(Event::Members(members)) => Ok(Followed::Members {
+            nodes: members.node_ids.into_iter().map(NodeId).collect(),
+            growth: members.growth,
+        }),
         Some(Event::Done(done)) => {
             let missing = || RpcError::new(ErrorKind::Bug, "a fill's end without a manifest");
             let manifest = done.manifest.ok_or_else(missing)?;

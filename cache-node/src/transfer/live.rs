@@ -4,11 +4,12 @@
 //! Invariants: chunks in the store are verified or come from the origin itself; readers see bytes
 //! in order and never past the end; an object that failed ends every reader's stream in an error.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use shoal_proto::{ChunkHash, LeaseId, ObjectHead};
+use shoal_proto::{ChunkHash, LeaseId, NodeId, ObjectHead, ObjectId};
 use tokio::sync::watch;
 
 use crate::store::{PartialObject, StoreError, StoredObject};
@@ -42,6 +43,16 @@ pub struct Live {
     partial: Arc<PartialObject>,
     lease: Mutex<Option<LeaseId>>,
     hashes: Mutex<Vec<Option<ChunkHash>>>,
+    /// Hashes that the filler named, of chunks that may not be here.
+    announced: Mutex<Vec<ChunkHash>>,
+    /// Chunks in the order in which they came.
+    arrivals: Mutex<Vec<u32>>,
+    object: OnceLock<ObjectId>,
+    /// Names this version of the object for as long as it has no id.
+    growth: AtomicU64,
+    mates: Mutex<BTreeSet<NodeId>>,
+    /// The chunk that the foremost reader waits for.
+    reading: AtomicU32,
     tail: Mutex<Tail>,
     progress: watch::Sender<Progress>,
     followers: AtomicU32,
@@ -54,6 +65,12 @@ impl Live {
             partial: Arc::new(partial),
             lease: Mutex::new(lease),
             hashes: Mutex::default(),
+            announced: Mutex::default(),
+            arrivals: Mutex::default(),
+            object: OnceLock::new(),
+            growth: AtomicU64::new(lease.map_or(0, |lease| lease.0)),
+            mates: Mutex::default(),
+            reading: AtomicU32::new(0),
             tail: Mutex::default(),
             progress: watch::Sender::default(),
             followers: AtomicU32::new(0),
@@ -75,6 +92,17 @@ impl Live {
         *self.lease.lock().unwrap_or_else(PoisonError::into_inner) = lease;
     }
 
+    /// The object that it grows to be, where that is known: a pull's manifest says so.
+    pub fn object(&self) -> Option<ObjectId> {
+        self.object.get().copied()
+    }
+
+    /// What it grows to be.
+    pub fn name_object(&self, object: ObjectId) {
+        // The first name stands: a growing object is never two.
+        let _ = self.object.set(object);
+    }
+
     /// Follows its progress.
     pub fn watch(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
@@ -94,6 +122,61 @@ impl Live {
     pub fn hash(&self, index: u32) -> Option<ChunkHash> {
         let hashes = self.hashes.lock().unwrap_or_else(PoisonError::into_inner);
         hashes.get(index as usize).copied().flatten()
+    }
+
+    /// The growth's name; 0 while it has none.
+    pub fn growth(&self) -> u64 {
+        self.growth.load(Ordering::Relaxed)
+    }
+
+    /// Takes over the name that the filler gave it.
+    pub fn name_growth(&self, growth: u64) {
+        self.growth.store(growth, Ordering::Relaxed);
+    }
+
+    /// The filler named the next chunk's hash; false when it named another before.
+    pub fn announce(&self, index: u32, hash: ChunkHash) -> bool {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        match announced.get(index as usize) {
+            Some(known) => *known == hash,
+            None if announced.len() == index as usize => {
+                announced.push(hash);
+                drop(announced);
+                self.step();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The hash of a chunk, whether or not it is here.
+    pub fn known_hash(&self, index: u32) -> Option<ChunkHash> {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = announced.get(index as usize).copied();
+        drop(announced);
+        known.or_else(|| self.hash(index))
+    }
+
+    /// How many chunks from the first on have a known hash.
+    pub fn known_in_order(&self) -> u32 {
+        let announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner).len() as u32;
+        announced.max(self.chunks_in_order())
+    }
+
+    /// Chunks that came after the first `seen`, in the order in which they came.
+    pub fn arrivals_after(&self, seen: usize) -> Vec<u32> {
+        let arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.get(seen..).map(<[u32]>::to_vec).unwrap_or_default()
+    }
+
+    /// A reader waits for this chunk.
+    pub fn reads(&self, chunk: u32) {
+        self.reading.fetch_max(chunk, Ordering::Relaxed);
+    }
+
+    /// The chunk that the foremost reader waits for.
+    pub fn reading(&self) -> u32 {
+        self.reading.load(Ordering::Relaxed)
     }
 
     /// How many chunks from the first on can be read.
@@ -127,7 +210,9 @@ impl Live {
             if hashes.len() <= at {
                 hashes.resize(at + 1, None);
             }
-            hashes[at] = Some(hash);
+            if hashes[at].replace(hash).is_none() {
+                self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+            }
         }
         self.step();
         Ok(())
@@ -185,6 +270,16 @@ impl Live {
     /// Ends it broken.
     pub fn fail(&self, reason: impl Into<String>) {
         self.close(End::Failed(reason.into()));
+    }
+
+    /// Notes who pulls it too, should the filler be lost.
+    pub fn meet_mates(&self, mates: &BTreeSet<NodeId>) {
+        self.mates.lock().unwrap_or_else(PoisonError::into_inner).clone_from(mates);
+    }
+
+    /// Who pulled it too, as far as told last.
+    pub fn mates(&self) -> BTreeSet<NodeId> {
+        self.mates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts one more reader on another node.

@@ -3,25 +3,35 @@
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `session` | PURE: which chunks are asked of whom |
-//! | `pull` | executes a session: all missing chunks of a known manifest |
+//! | `swarm` | PURE: which chunk is asked of whom |
+//! | `gather` | executes a swarm's session |
 //! | `client` | asks peers; verifies |
 //! | `server` | answers peers |
+//! | `slots` | which chunk leaves next |
+//! | `follow`, `availability` | the two streams that a swarm lives on |
+//! | `source` | what chunks are read from |
+//! | `members` | who pulls the same object |
 //! | `live` | a growing object: one writer, many readers |
-//! | `registry` | this node's fills, for followers |
+//! | `registry` | this node's fills and pulls, for others |
 //! | `sealed` | what is said of origins, under the cluster's secret |
 
+mod availability;
 mod client;
+mod follow;
+mod gather;
 mod live;
-mod pull;
+mod members;
 mod registry;
 mod sealed;
 mod server;
-pub mod session;
+mod slots;
+mod source;
+pub mod swarm;
 
 pub use client::{Followed, Peers};
+pub use follow::FOLLOWED_WHOLE_CHUNKS;
+pub use gather::{Control, GatherError, Gatherer};
 pub use live::{End, Live, Progress};
-pub use pull::{PullError, pull};
 pub use registry::{Entry, FillEntry, Fills};
 pub use sealed::{Sealer, Source};
 pub use server::{CopyRequest, CopyWishes, PeerService};

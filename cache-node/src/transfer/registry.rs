@@ -1,18 +1,22 @@
-//! What this node fills now, by key, for followers on other nodes. An entry is made before the
+//! What this node fills and pulls now, by key, for other nodes. A fill's entry is made before the
 //! lease is asked for, since a follower may be told of the lease before its holder is.
 //!
 //! A key has more than one entry while a later request is looked after beside a running fill.
 //!
 //! Invariant: only a fill under a lease can be followed, never a pull: followers form no circles.
+//! Chunks can be had of both.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use shoal_proto::wire::v1::follow_failed::Reason;
-use shoal_proto::{LeaseId, ObjectKey};
+use shoal_proto::{LeaseId, ObjectId, ObjectKey};
 use tokio::sync::watch;
 
 use super::live::Live;
+
+/// Objects that grew here whose growths' names are kept: others may still pull by them.
+const GROWN_MAX: usize = 1_024;
 
 /// Where a fill stands.
 #[derive(Clone)]
@@ -29,6 +33,8 @@ pub enum Entry {
 #[derive(Default)]
 pub struct Fills {
     by_key: Mutex<HashMap<ObjectKey, Vec<Known>>>,
+    growing: Mutex<HashMap<ObjectKey, Weak<Live>>>,
+    grown: Mutex<VecDeque<(ObjectKey, u64, ObjectId)>>,
 }
 
 struct Known {
@@ -56,6 +62,38 @@ impl Fills {
     pub fn holds(&self, key: &ObjectKey, lease: LeaseId) -> bool {
         let by_key = self.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         by_key.get(key).is_some_and(|all| all.iter().any(|known| known.lease == Some(lease)))
+    }
+
+    /// An object grows here, by a fill or a pull: others may have its chunks.
+    pub fn grows(&self, live: &Arc<Live>) {
+        let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        growing.retain(|_, known| known.strong_count() > 0);
+        growing.insert(live.head().key, Arc::downgrade(live));
+    }
+
+    /// The key's growing object.
+    pub fn growing(&self, key: &ObjectKey) -> Option<Arc<Live>> {
+        let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        growing.get(key).and_then(Weak::upgrade)
+    }
+
+    /// A growing object is whole: its growth's name stands for that object from now on.
+    pub fn grown(&self, key: ObjectKey, growth: u64, object: ObjectId) {
+        if growth == 0 {
+            return;
+        }
+        let mut grown = self.grown.lock().unwrap_or_else(PoisonError::into_inner);
+        if grown.len() >= GROWN_MAX {
+            grown.pop_front();
+        }
+        grown.push_back((key, growth, object));
+    }
+
+    /// The object that a growth became.
+    pub fn grown_object(&self, key: &ObjectKey, growth: u64) -> Option<ObjectId> {
+        let grown = self.grown.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = grown.iter().rev().find(|known| (&known.0, known.1) == (key, growth));
+        found.map(|known| known.2)
     }
 
     /// The growing object of a key under a lease, once its head is there.

@@ -3,21 +3,24 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
-use shoal_proto::limits::{CHUNK_RANGES_MAX, INLINE_BODY_BYTES_MAX, STREAM_IDLE_MS};
+use shoal_proto::limits::{CHUNK_RANGES_MAX, CHUNKS_MAX, INLINE_BODY_BYTES_MAX};
+use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
-use shoal_proto::wire::v1::{self, follow_event::Event, follow_failed::Reason};
 use shoal_proto::wire::{WireError, id_from};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::{Request, Response, Status};
 
-use super::live::{End, Live, Progress};
+use super::availability;
+use super::follow::{self, Find};
+use super::members::Swarms;
 use super::registry::Fills;
 use super::sealed::{Sealer, Source as CopySource};
+use super::slots::{Discipline, Leaving, Slots};
+use super::source::Source;
 use crate::metrics::TransferMetrics;
 use crate::rpc::MESSAGE_BYTES_MAX;
 use crate::store::{Store, StoredObject};
@@ -56,10 +59,13 @@ pub struct PeerService {
     fills: Arc<Fills>,
     copies: CopyWishes,
     uploads: Arc<Semaphore>,
+    slots: Arc<Slots>,
+    swarms: Arc<Swarms>,
     metrics: TransferMetrics,
 }
 
 type Chunks = Pin<Box<dyn Stream<Item = Result<v1::ChunkPiece, Status>> + Send>>;
+type Availability = Pin<Box<dyn Stream<Item = Result<v1::AvailabilityEvent, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<v1::FollowEvent, Status>> + Send>>;
 
 /// Counts a stream while it lives.
@@ -84,14 +90,36 @@ impl PeerService {
         metrics: TransferMetrics,
     ) -> Self {
         let uploads = Arc::new(Semaphore::new(UPLOADS_MAX));
-        Self { me, store, fills, copies, uploads, metrics }
+        let (slots, swarms) = (Arc::default(), Arc::default());
+        Self { me, store, fills, copies, uploads, slots, swarms, metrics }
     }
 
     /// The service, with the message limits.
-    pub fn into_server(self) -> PeerServer<Self> {
-        PeerServer::new(self)
+    pub fn into_server(self) -> Discipline<PeerServer<Self>> {
+        let server = PeerServer::new(self)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Discipline(server)
+    }
+
+    /// What is asked for, stored or growing.
+    async fn source(&self, wanted: (&[u8], &[u8], u64)) -> Result<Source, Status> {
+        let (key, object, growth) = wanted;
+        let key: ObjectKey = id_from("key", key)?;
+        let growing = self.fills.growing(&key).filter(|live| live.end().is_none());
+        if growth != 0 {
+            if let Some(live) = growing.filter(|live| live.growth() == growth) {
+                return Ok(Source::Growing(live));
+            }
+            let missing = || RpcError::new(ErrorKind::NotFound, "no such object grows here");
+            let object = self.fills.grown_object(&key, growth).ok_or_else(missing)?;
+            return Ok(Source::Stored(self.stored(key, object).await?));
+        }
+        let object: ObjectId = id_from("object_id", object)?;
+        match growing.filter(|live| live.object() == Some(object)) {
+            Some(live) => Ok(Source::Growing(live)),
+            None => Ok(Source::Stored(self.stored(key, object).await?)),
+        }
     }
 
     async fn stored(
@@ -116,6 +144,7 @@ impl PeerService {
 #[tonic::async_trait]
 impl Peer for PeerService {
     type GetChunksStream = Chunks;
+    type AvailabilityStream = Availability;
     type FollowStream = Events;
 
     async fn ping(
@@ -153,19 +182,35 @@ impl Peer for PeerService {
         request: Request<v1::GetChunksRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let request = request.into_inner();
-        let key = id_from("key", &request.key)?;
-        let stored = self.stored(key, id_from("object_id", &request.object_id)?).await?;
-        let chunks = wanted_chunks(&request.ranges, stored.manifest().chunk_count())?;
+        let source = self.source((&request.key, &request.object_id, request.growth)).await?;
+        let chunks = wanted_chunks(&request.ranges, source.chunk_count())?;
         let upload = Arc::new(self.upload()?);
-        let pieces = stream::iter(chunks).then(move |index| {
-            let (stored, upload) = (stored.clone(), upload.clone());
+        let (slots, leaving) = (self.slots.clone(), Leaving::default());
+        let slots_of = leaving.clone();
+        let pieces = stream::iter(chunks).filter_map(move |index| {
+            let (source, upload, slots) = (source.clone(), upload.clone(), slots.clone());
+            let leaving = leaving.clone();
             async move {
-                let (data, _) = stored.read_chunk(index).await.map_err(store_error)?;
-                upload.metrics.bytes_out.inc_by(data.len() as u64);
-                Ok(v1::ChunkPiece { index, data })
+                let slot = slots.take().await;
+                let data = source.read(index).await.transpose()?;
+                leaving.push(slot);
+                let sent = |data: &Bytes| upload.metrics.bytes_out.inc_by(data.len() as u64);
+                Some(data.inspect(sent).map(|data| v1::ChunkPiece { index, data }))
             }
         });
-        Ok(Response::new(Box::pin(pieces)))
+        let pieces: Chunks = Box::pin(pieces);
+        let mut answer = Response::new(pieces);
+        answer.extensions_mut().insert(slots_of);
+        Ok(answer)
+    }
+
+    async fn availability(
+        &self,
+        request: Request<v1::AvailabilityRequest>,
+    ) -> Result<Response<Availability>, Status> {
+        let request = request.into_inner();
+        let source = self.source((&request.key, &request.object_id, request.growth)).await?;
+        Ok(Response::new(availability::stream(source)))
     }
 
     async fn follow(
@@ -174,16 +219,16 @@ impl Peer for PeerService {
     ) -> Result<Response<Events>, Status> {
         let request = request.into_inner();
         let key: ObjectKey = id_from("key", &request.key)?;
-        let follower = Follower {
-            source: Source::Unknown(key, LeaseId(request.lease_id)),
-            next: Step::Head,
-            first_chunk: request.first_chunk,
-            store: self.store.clone(),
-            fills: self.fills.clone(),
-            upload: self.upload()?,
+        let membership = self.swarms.join(key, NodeId(request.node_id));
+        let find = if request.object_id.is_empty() {
+            Find::Fill(key, LeaseId(request.lease_id))
+        } else {
+            self.stored(key, id_from("object_id", &request.object_id)?).await?;
+            Find::Held
         };
+        let parts = (self.store.clone(), self.fills.clone(), self.metrics.clone());
         // The answer starts at once; its first message comes when the origin has sent a head.
-        Ok(Response::new(Box::pin(stream::unfold(Some(follower), follow_step))))
+        Ok(Response::new(follow::stream(find, membership, parts)))
     }
 
     async fn take_copy(
@@ -206,129 +251,8 @@ impl Peer for PeerService {
     }
 }
 
-enum Source {
-    Unknown(ObjectKey, LeaseId),
-    Live(tokio::sync::watch::Receiver<Progress>, Arc<Live>),
-    Stored(Arc<StoredObject>),
-}
-
-#[derive(Clone, Copy)]
-enum Step {
-    Head,
-    Chunk(u32),
-}
-
-struct Follower {
-    source: Source,
-    next: Step,
-    first_chunk: u32,
-    store: Arc<Store>,
-    fills: Arc<Fills>,
-    upload: Upload,
-}
-
-async fn follow_step(
-    follower: Option<Follower>,
-) -> Option<(Result<v1::FollowEvent, Status>, Option<Follower>)> {
-    let mut follower = follower?;
-    let (event, last) = match follower.next_event().await {
-        Ok(event) => {
-            let last = matches!(event, Event::Done(_) | Event::Failed(_));
-            (Ok(v1::FollowEvent { event: Some(event) }), last)
-        }
-        Err(status) => (Err(status), true),
-    };
-    Some((event, (!last).then_some(follower)))
-}
-
-impl Follower {
-    async fn next_event(&mut self) -> Result<Event, Status> {
-        match self.next {
-            Step::Head => {
-                self.next = Step::Chunk(0);
-                if let Err((reason, message)) = self.find().await {
-                    return Ok(fill_failed(reason, message));
-                }
-                Ok(Event::Head(match &self.source {
-                    Source::Live(_, live) => live.head().as_ref().into(),
-                    Source::Stored(stored) => stored.manifest().head().into(),
-                    Source::Unknown(..) => return Err(Status::internal("a fill without a source")),
-                }))
-            }
-            Step::Chunk(index) => {
-                self.next = Step::Chunk(index.saturating_add(1));
-                self.chunk(index).await
-            }
-        }
-    }
-
-    /// Waits for the fill's head. It may have ended between the lease's answer and this call.
-    async fn find(&mut self) -> Result<(), (Reason, String)> {
-        let Source::Unknown(key, lease) = self.source else { return Ok(()) };
-        let idle = Duration::from_millis(STREAM_IDLE_MS);
-        let silent = Err((Reason::Gone, "the fill has no head yet".to_owned()));
-        let found = tokio::time::timeout(idle, self.fills.follow(&key, lease)).await;
-        self.source = match found.unwrap_or(silent) {
-            Ok(live) => {
-                live.add_follower();
-                Source::Live(live.watch(), live)
-            }
-            Err((Reason::Gone, message)) => match self.store.get(&key).await {
-                Some(stored) => Source::Stored(stored),
-                None => return Err((Reason::Gone, message)),
-            },
-            Err(other) => return Err(other),
-        };
-        Ok(())
-    }
-
-    async fn chunk(&mut self, index: u32) -> Result<Event, Status> {
-        let wanted = index >= self.first_chunk;
-        if let Source::Live(watched, live) = &mut self.source {
-            loop {
-                // The end is read first: what it finished is then seen by the check below it.
-                let end = watched.borrow_and_update().end.clone();
-                if let Some(hash) = live.hash(index) {
-                    let data = match wanted {
-                        true => live.read_chunk(index).await.map_err(store_error)?,
-                        false => Bytes::new(),
-                    };
-                    self.upload.metrics.bytes_out.inc_by(data.len() as u64);
-                    let hash = hash.to_wire();
-                    return Ok(Event::Chunk(v1::FollowChunk { index, hash, data }));
-                }
-                match end {
-                    Some(End::Done(stored)) => return Ok(done(&stored)),
-                    Some(End::Failed(message)) => return Ok(fill_failed(Reason::Origin, message)),
-                    None => {}
-                }
-                if watched.changed().await.is_err() {
-                    return Ok(fill_failed(Reason::Gone, "the fill was abandoned".to_owned()));
-                }
-            }
-        }
-        let Source::Stored(stored) = &self.source else {
-            return Err(Status::internal("a fill ended without an end"));
-        };
-        let Some(hash) = stored.manifest().hash(index) else { return Ok(done(stored)) };
-        let data = match wanted {
-            true => stored.read_chunk(index).await.map_err(store_error)?.0,
-            false => Bytes::new(),
-        };
-        self.upload.metrics.bytes_out.inc_by(data.len() as u64);
-        Ok(Event::Chunk(v1::FollowChunk { index, hash: hash.to_wire(), data }))
-    }
-}
-
-fn done(stored: &StoredObject) -> Event {
-    Event::Done(v1::FollowDone { manifest: Some(stored.manifest().as_ref().into()) })
-}
-
-fn fill_failed(reason: Reason, message: String) -> Event {
-    Event::Failed(v1::FollowFailed { reason: reason.into(), message })
-}
-
-fn wanted_chunks(ranges: &[v1::ChunkRange], count: u32) -> Result<Vec<u32>, WireError> {
+fn wanted_chunks(ranges: &[v1::ChunkRange], count: Option<u32>) -> Result<Vec<u32>, WireError> {
+    let count = count.unwrap_or(CHUNKS_MAX);
     if ranges.len() > CHUNK_RANGES_MAX {
         return Err(WireError::field("ranges", ranges.len(), "at most 256 ranges"));
     }
@@ -344,7 +268,7 @@ fn wanted_chunks(ranges: &[v1::ChunkRange], count: u32) -> Result<Vec<u32>, Wire
     Ok(chunks)
 }
 
-fn store_error(error: crate::store::StoreError) -> Status {
+pub(super) fn store_error(error: crate::store::StoreError) -> Status {
     let kind = match error {
         crate::store::StoreError::Corrupt { .. } => ErrorKind::Corrupt,
         _ => ErrorKind::Retry,

@@ -1,8 +1,11 @@
 //! Peers over real sockets: honest ones, lying ones, ones that vanish.
 
+mod bad_peers;
 mod refused;
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +17,15 @@ use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
     ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
+use tower_service::Service;
 
-use super::{CopyWishes, End, Fills, Followed, Live, PeerService, Peers, PullError, Sealer, pull};
-use crate::membership::{Member, Role};
+use super::{CopyWishes, End, Fills, Followed, GatherError, Gatherer};
+use super::{Live, PeerService, Peers, Sealer};
+use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
@@ -74,7 +81,16 @@ fn member(id: u64, address: SocketAddr) -> Member {
     }
 }
 
-async fn listen<S: Peer>(service: PeerServer<S>, id: u64, tasks: &Tasks) -> Member {
+async fn listen<S>(service: S, id: u64, tasks: &Tasks) -> Member
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
+        + NamedService
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Future: Send + 'static,
+{
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let me = member(id, listener.local_addr().unwrap());
     let router = rpc::server(&Security::Insecure).unwrap().add_service(service);
@@ -85,17 +101,21 @@ async fn listen<S: Peer>(service: PeerServer<S>, id: u64, tasks: &Tasks) -> Memb
     me
 }
 
-async fn node(id: u64) -> Node {
-    let dir = tempfile::tempdir().unwrap();
-    let m = Metrics::new().unwrap();
-    let metrics = TransferMetrics::new(&m).unwrap();
+async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
     let config = StoreConfig {
-        dir: dir.path().to_owned(),
+        dir: dir.to_owned(),
         budget_bytes: 64 << 20,
         memory_bytes: 4 << 20,
         objects_max: 1 << 20,
     };
-    let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
+    Store::open(config, StoreMetrics::new(metrics).unwrap()).await.unwrap()
+}
+
+async fn node(id: u64) -> Node {
+    let dir = tempfile::tempdir().unwrap();
+    let m = Metrics::new().unwrap();
+    let metrics = TransferMetrics::new(&m).unwrap();
+    let store = store(dir.path(), &m).await;
     let fills = Arc::new(Fills::default());
     let sealer = Sealer::new(&[7; 32]);
     let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
@@ -108,6 +128,12 @@ async fn node(id: u64) -> Node {
 }
 
 impl Node {
+    fn gatherer(&self, others: &[&Member]) -> Gatherer {
+        let members = others.iter().map(|other| (*other).clone()).collect();
+        let view = ClusterView { members, ..ClusterView::default() };
+        Gatherer { peers: self.peers.clone(), me: self.me.id, view: watch::channel(view).1 }
+    }
+
     async fn begin(&self, length: Option<usize>, lease: Option<LeaseId>) -> Arc<Live> {
         Live::new(self.store.begin(head(length)).await.unwrap(), lease)
     }
@@ -137,15 +163,73 @@ async fn put(live: &Live, body: &Bytes, chunks: std::ops::Range<usize>) {
     }
 }
 
-/// A peer that sends what it should, but for one flipped bit in every chunk.
-struct Liar(Bytes);
+/// What is wrong with what a peer sends.
+#[derive(Clone, Copy, Debug)]
+enum Lie {
+    /// One bit of every chunk is another.
+    Flipped,
+    /// Every chunk lacks its last byte.
+    Cut,
+    /// Half of the chunks asked for, then the end.
+    Short,
+    /// Nothing, and no end.
+    Late,
+    /// The last chunk asked for comes first.
+    Reordered,
+    /// The first chunk asked for, again and again.
+    Endless,
+    /// Chunks that nobody asked for.
+    Unasked,
+    /// It says that it has all, and has nothing.
+    Gone,
+}
+
+/// A peer that lies about the chunks of a body.
+struct Liar(Bytes, Lie);
+
+impl Liar {
+    fn pieces(&self, wanted: Vec<u32>) -> Pieces {
+        let size = CHUNK_BYTES_MIN as usize;
+        let body = self.0.clone();
+        let piece = move |index: u32| {
+            let start = (index as usize * size).min(body.len());
+            (index, body.slice(start..(start + size).min(body.len())))
+        };
+        let changed = |pieces: Vec<(u32, Bytes)>, change: fn(&mut Vec<u8>)| {
+            let pieces = pieces.into_iter().map(move |(index, data)| {
+                let mut data = data.to_vec();
+                change(&mut data);
+                (index, Bytes::from(data))
+            });
+            futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()
+        };
+        let half = wanted.len() / 2;
+        let right: Vec<_> = wanted.iter().map(|index| piece(*index)).collect();
+        let pieces = match self.1 {
+            Lie::Flipped => changed(right, |data| data[7] ^= 1),
+            Lie::Cut => changed(right, |data| data.truncate(data.len() - 1)),
+            Lie::Short => changed(right.into_iter().take(half).collect(), |_| {}),
+            Lie::Late => futures::stream::pending().boxed(),
+            Lie::Reordered => changed(right.into_iter().rev().collect(), |_| {}),
+            Lie::Endless => futures::stream::repeat(right[0].clone()).boxed(),
+            Lie::Unasked => {
+                let all = futures::stream::iter(0..u32::MAX).map(move |i| piece(i % 3));
+                all.boxed()
+            }
+            Lie::Gone => changed(Vec::new(), |_| {}),
+        };
+        pieces.map(|(index, data)| Ok(v1::ChunkPiece { index, data })).boxed()
+    }
+}
 
 type Pieces = futures::stream::BoxStream<'static, Result<v1::ChunkPiece, Status>>;
+type Availability = futures::stream::BoxStream<'static, Result<v1::AvailabilityEvent, Status>>;
 type Events = futures::stream::BoxStream<'static, Result<v1::FollowEvent, Status>>;
 
 #[tonic::async_trait]
 impl Peer for Liar {
     type GetChunksStream = Pieces;
+    type AvailabilityStream = Availability;
     type FollowStream = Events;
 
     async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingReply>, Status> {
@@ -166,15 +250,17 @@ impl Peer for Liar {
         &self,
         request: Request<v1::GetChunksRequest>,
     ) -> Result<Response<Pieces>, Status> {
-        let range = request.into_inner().ranges[0];
-        let size = CHUNK_BYTES_MIN as usize;
-        let chunks: Vec<_> = self.0.chunks(size).map(<[u8]>::to_vec).collect();
-        let pieces = (range.first..range.first + range.count).map(move |index| {
-            let mut data = chunks[index as usize].clone();
-            data[7] ^= 1;
-            Ok(v1::ChunkPiece { index, data: data.into() })
-        });
-        Ok(Response::new(futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()))
+        let ranges = request.into_inner().ranges;
+        let wanted = ranges.into_iter().flat_map(|r| r.first..r.first + r.count);
+        Ok(Response::new(self.pieces(wanted.collect())))
+    }
+
+    async fn availability(
+        &self,
+        _: Request<v1::AvailabilityRequest>,
+    ) -> Result<Response<Availability>, Status> {
+        let all = v1::AvailabilityEvent { has: Vec::new(), all: true };
+        Ok(Response::new(futures::stream::iter([Ok(all)]).boxed()))
     }
 
     async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Events>, Status> {
@@ -200,13 +286,14 @@ async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
     let (honest, taker) = (node(1).await, node(2).await);
     let body = body(LENGTH);
     let manifest = Arc::new(honest.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body.clone())), 3, &honest.tasks).await;
+    let liar = listen(PeerServer::new(Liar(body.clone(), Lie::Flipped)), 3, &honest.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
-    let holders = [liar, honest.me.clone()];
-    pull(&taker.peers, &manifest, &holders, &live).await.unwrap();
+    let holders = [honest.me.clone(), liar];
+    taker.gatherer(&[]).pull(&manifest, &holders, &live).await.unwrap();
     let stored = live.finish(LENGTH as u64).await.unwrap();
     assert_eq!(stored.object_id(), manifest.object_id());
     taker.holds(&body).await;
+    // What else it had sent by then is not even looked at.
     assert_eq!(taker.metrics.bad_chunks.get(), 1, "one bad chunk is enough to drop a peer");
     assert_eq!(taker.metrics.bytes_in.get(), LENGTH as u64);
 }
@@ -217,10 +304,10 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
     let holder = node(2).await;
     let body = body(LENGTH);
     let manifest = Arc::new(holder.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body)), 3, &holder.tasks).await;
+    let liar = listen(PeerServer::new(Liar(body, Lie::Flipped)), 3, &holder.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
-    let failed = pull(&taker.peers, &manifest, &[liar], &live).await;
-    assert!(matches!(failed, Err(PullError::NoHolder { .. })), "{failed:?}");
+    let failed = taker.gatherer(&[]).pull(&manifest, &[liar], &live).await;
+    assert!(matches!(failed, Err(GatherError::Stuck { .. })), "{failed:?}");
     assert_eq!(live.chunks_in_order(), 0);
     drop(live);
     assert!(taker.store.get(&KEY).await.is_none());
@@ -229,7 +316,7 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_of_another_object_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new())), 3, &node.tasks).await;
+    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
     let wanted = ObjectId::new([9; 32]);
     let refused = node.peers.manifest(&liar, KEY, wanted).await.unwrap_err();
     assert_eq!(refused.kind, shoal_proto::ErrorKind::Corrupt, "{refused}");
@@ -244,43 +331,92 @@ async fn a_small_object_comes_with_its_manifest() {
     assert_eq!(got, (manifest, Some(body)));
 }
 
+async fn follows(taker: Node, filler: Member, others: Vec<Member>) -> Node {
+    let (me, others) = (taker.me.id, others.iter().collect::<Vec<_>>());
+    let events = taker.peers.follow(&filler, KEY, LeaseId(77), me).await.unwrap();
+    let mut events = events.boxed();
+    let head_sent = events.next().await.unwrap().unwrap();
+    assert!(matches!(head_sent, Followed::Head(got) if *got == head(Some(LENGTH))));
+    let Followed::Members { growth, nodes } = events.next().await.unwrap().unwrap() else {
+        panic!()
+    };
+    let live = taker.begin(Some(LENGTH), None).await;
+    live.name_growth(growth);
+    taker.fills.grows(&live);
+    let gatherer = taker.gatherer(&others);
+    let manifest = gatherer.follow(&filler, &live, nodes, events).await.unwrap();
+    let stored = live.finish(LENGTH as u64).await.unwrap();
+    taker.fills.grown(KEY, growth, stored.object_id());
+    assert_eq!(stored.manifest().as_ref(), &manifest);
+    taker
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_gets_a_running_fill_from_where_it_stands() {
-    let (filler, taker) = (node(1).await, node(2).await);
+async fn followers_of_a_fill_give_to_one_another() {
+    let (filler, one, two) = (node(1).await, node(2).await, node(3).await);
     let body = body(LENGTH);
     let entry = filler.fills.expect(KEY);
     let lease = LeaseId(77);
     entry.begin(Some(lease));
-    let follower = taker.peers.follow(&filler.me, KEY, lease, 3).await;
     let live = filler.begin(Some(LENGTH), Some(lease)).await;
+    filler.fills.grows(&live);
     entry.live(live.clone());
-    put(&live, &body, 0..10).await;
-    let mut events = std::pin::pin!(follower.unwrap());
-    let first = events.next().await.unwrap().unwrap();
-    assert!(matches!(first, Followed::Head(got) if *got == head(Some(LENGTH))));
-    put(&live, &body, 10..usize::MAX).await;
-    live.finish(LENGTH as u64).await.unwrap();
-    let mut got = 0;
-    let manifest = loop {
-        match events.next().await.unwrap().unwrap() {
-            Followed::Chunk { index, data, .. } => {
-                assert_eq!(index, got);
-                assert_eq!(data.is_empty(), index < 3, "chunk {index}");
-                got += 1;
-            }
-            Followed::Done(manifest) => break manifest,
-            other => panic!("{other:?}"),
+    let everybody = vec![filler.me.clone(), one.me.clone(), two.me.clone()];
+    let (of_one, of_two) = (filler.me.clone(), filler.me.clone());
+    let one = follows(one, of_one, everybody.clone());
+    let two = follows(two, of_two, everybody);
+    let fills = async {
+        for chunk in 0..LENGTH.div_ceil(CHUNK_BYTES_MIN as usize) {
+            put(&live, &body, chunk..chunk + 1).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let stored = live.finish(LENGTH as u64).await.unwrap();
+        filler.fills.grown(KEY, live.growth(), stored.object_id());
     };
-    assert_eq!(manifest.chunk_count(), got);
+    let (one, two, ()) = tokio::join!(one, two, fills);
     assert!(matches!(live.end(), Some(End::Done(_))));
+    one.holds(&body).await;
+    two.holds(&body).await;
+    let given = one.metrics.bytes_out.get() + two.metrics.bytes_out.get();
+    let sent = filler.metrics.bytes_out.get();
+    // On a busy machine a few may be asked of a second node too.
+    let spare = LENGTH as u64 / 4;
+    assert!(sent <= LENGTH as u64 + spare, "the filler sends each chunk once: {sent}");
+    assert!(given + sent >= 2 * LENGTH as u64 && given <= LENGTH as u64 + spare, "{given}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mates_mend_what_a_lost_filler_left_unfinished() {
+    let (one, two) = (node(1).await, node(2).await);
+    let body = body(LENGTH);
+    let (mine, theirs) = (one.begin(Some(LENGTH), None).await, two.begin(Some(LENGTH), None).await);
+    put(&mine, &body, 0..3).await;
+    put(&theirs, &body, 2..12).await;
+    for (index, chunk) in body.chunks(CHUNK_BYTES_MIN as usize).enumerate().take(12) {
+        assert!(mine.announce(index as u32, ChunkHash::of(chunk)));
+    }
+    for live in [&mine, &theirs] {
+        live.name_growth(5);
+    }
+    mine.meet_mates(&[two.me.id].into());
+    let gatherer = one.gatherer(&[&two.me]);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        two.fills.grows(&theirs);
+    };
+    // It is told of before it has a place for the object.
+    let (mended, ()) = tokio::join!(gatherer.mend(&mine, 12), late);
+    mended.unwrap();
+    assert_eq!(mine.chunks_in_order(), 12);
+    assert_eq!(two.metrics.bytes_out.get(), 9 * u64::from(CHUNK_BYTES_MIN));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_followed_is_said_with_its_reason() {
     let (filler, taker) = (node(1).await, node(2).await);
     let reason = async |lease: u64| {
-        let events = taker.peers.follow(&filler.me, KEY, LeaseId(lease), 0).await.unwrap();
+        let events =
+            taker.peers.follow(&filler.me, KEY, LeaseId(lease), taker.me.id).await.unwrap();
         let mut events = std::pin::pin!(events);
         match events.next().await.unwrap().unwrap() {
             Followed::Failed(reason, _) => reason,
@@ -304,18 +440,18 @@ async fn a_fill_that_breaks_off_tells_its_followers() {
     let live = filler.begin(None, Some(LeaseId(5))).await;
     entry.live(live.clone());
     put(&live, &body(LENGTH), 0..2).await;
-    let events = taker.peers.follow(&filler.me, KEY, LeaseId(5), 0).await.unwrap();
+    let events = taker.peers.follow(&filler.me, KEY, LeaseId(5), taker.me.id).await.unwrap();
     live.fail("the origin closed early");
     let seen: Vec<_> = events.collect().await;
-    assert_eq!(seen.len(), 4, "head, two chunks, failure");
-    assert!(matches!(&seen[3], Ok(Followed::Failed(Reason::Origin, why)) if why.contains("early")));
+    assert_eq!(seen.len(), 5, "head, members, two chunks, failure");
+    assert!(matches!(&seen[4], Ok(Followed::Failed(Reason::Origin, why)) if why.contains("early")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_belies_its_own_hash_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new())), 3, &node.tasks).await;
-    let events = node.peers.follow(&liar, KEY, LeaseId(1), 0).await.unwrap();
+    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
+    let events = node.peers.follow(&liar, KEY, LeaseId(1), node.me.id).await.unwrap();
     let seen: Vec<_> = events.collect().await;
     assert!(matches!(&seen[0], Err(error) if error.kind == shoal_proto::ErrorKind::Corrupt));
     assert_eq!(node.metrics.bad_chunks.get(), 1);

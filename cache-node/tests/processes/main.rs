@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, reason = "a failing test shows what the processes said")]
 
 mod common;
+mod damage;
 mod faults;
 mod membership;
 mod nginx;

@@ -13,7 +13,11 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(45);
 
 fn members(cluster: &Cluster, asked: &str) -> Option<Value> {
     let finished = cluster.control(asked, &["members", "--json", "--timeout", "15s"]);
-    serde_json::from_str(&finished.output).ok()
+    let read = serde_json::from_str(&finished.output).ok();
+    if read.is_none() {
+        println!("{asked}: shoal members: {:?} {}", finished.code, finished.errors);
+    }
+    read
 }
 
 /// Names of the tier's voters, sorted.

@@ -12,15 +12,19 @@ pub struct Usage {
     pub cpu: Duration,
     /// Resident memory now, in bytes.
     pub rss_bytes: u64,
+    /// The most that it has been, in bytes.
+    pub rss_peak_bytes: u64,
 }
 
 /// What process `pid` has used; zero when it is gone.
 #[must_use]
 pub fn of(pid: u32) -> Usage {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
     Usage {
         cpu: cpu(&read("stat")).unwrap_or_default(),
-        rss_bytes: rss_bytes(&read("status")).unwrap_or_default(),
+        rss_bytes: memory(&status, "VmRSS:").unwrap_or_default(),
+        rss_peak_bytes: memory(&status, "VmHWM:").unwrap_or_default(),
     }
 }
 
@@ -33,8 +37,8 @@ fn cpu(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis((user + system) * 1_000 / TICKS_PER_S))
 }
 
-fn rss_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+fn memory(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -59,8 +63,8 @@ mod tests {
 
     #[test]
     fn resident_memory_is_in_bytes() {
-        assert_eq!(rss_bytes("VmPeak:  9 kB\nVmRSS:\t    2048 kB\n"), Some(2 << 20));
-        assert_eq!(rss_bytes("Name: x\n"), None);
+        assert_eq!(memory("VmPeak:  9 kB\nVmRSS:\t    2048 kB\n", "VmRSS:"), Some(2 << 20));
+        assert_eq!(memory("Name: x\n", "VmRSS:"), None);
     }
 
     #[test]

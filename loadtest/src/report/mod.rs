@@ -9,6 +9,7 @@ pub mod html;
 pub mod index;
 pub mod policy;
 pub mod svg;
+pub mod swarm;
 pub mod table;
 
 pub use document::Report;

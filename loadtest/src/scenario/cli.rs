@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{EdgeUrl, SizeMix, index::IndexArgs, policy::PolicyArgs, run};
+use super::{EdgeUrl, SizeMix, index::IndexArgs, policy::PolicyArgs, run, swarm::SwarmArgs};
 use crate::units::{parse_duration, parse_size, show_duration};
 
 const AFTER_HELP: &str = "\
@@ -16,6 +16,7 @@ Examples:
       --duration 2m --rate 500 --origin http://127.0.0.1:9000 --html report.html
   shoal-loadtest index --against etcd --json index.json
   shoal-loadtest policy --trace trace.csv.gz --capacity 1GiB
+  shoal-loadtest swarm --nodes 16 --size 256MiB --rate 100Mbit
 
 Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.";
 
@@ -39,6 +40,8 @@ pub enum Command {
     Index(Box<IndexArgs>),
     /// Replay a trace through the policy that nodes evict by, and count what it misses.
     Policy(PolicyArgs),
+    /// Measure how one object gets to many nodes at once, over lines shaped to a rate.
+    Swarm(Box<SwarmArgs>),
 }
 
 /// Flags of `origin`.

@@ -10,6 +10,7 @@ pub mod origin;
 pub mod policy;
 pub mod run;
 pub mod sizes;
+pub mod swarm;
 
 pub use cli::{Cli, Command};
 pub use edge_url::EdgeUrl;
@@ -18,6 +19,7 @@ pub use origin::OriginScenario;
 pub use policy::PolicyScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
+pub use swarm::SwarmScenario;
 
 use thiserror::Error;
 

@@ -9,7 +9,7 @@
 pub mod certificates;
 pub mod member;
 pub mod metrics;
-mod setup;
+pub mod setup;
 pub mod wire;
 
 use std::{

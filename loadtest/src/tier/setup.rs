@@ -1,6 +1,10 @@
 //! Has `shoal up` make a tier's certificates, configurations and first votes, and then end.
 
-use std::{net::TcpListener, path::Path, time::Duration};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -15,19 +19,44 @@ const PORTS: std::ops::Range<u16> = 20_000..31_000;
 /// Ports that one layout may use.
 const PORTS_PER_LAYOUT: u16 = 600;
 /// Offsets from the first port, as docs/up-json.md says.
-const ADMIN_OFFSET: u16 = 200;
-const CLUSTER_OFFSET: u16 = 400;
+const NODE_OFFSETS: [u16; 3] = [0, 100, 300];
+const SUPER_NODE_OFFSETS: [u16; 2] = [200, 400];
 
-#[derive(Deserialize)]
-struct Facts {
-    super_nodes: Vec<MemberFacts>,
+/// What `shoal up` is to lay out.
+#[derive(Clone, Debug)]
+pub struct UpOptions {
+    /// The program `shoal`.
+    pub program: PathBuf,
+    /// A folder, which is made; what is laid out is in `tier` below it.
+    pub folder: PathBuf,
+    /// Super-nodes.
+    pub super_nodes: u16,
+    /// Nodes.
+    pub nodes: u16,
+    /// Base URL of the nodes' origin.
+    pub origin: String,
+    /// Plain text in place of mutual TLS.
+    pub insecure: bool,
 }
 
-#[derive(Deserialize)]
-struct MemberFacts {
-    name: String,
-    admin: String,
-    cluster: String,
+/// What was laid out, and runs no more.
+#[derive(Debug, Deserialize)]
+pub struct Facts {
+    /// Its super-nodes.
+    pub super_nodes: Vec<MemberFacts>,
+    /// Its nodes.
+    pub nodes: Vec<MemberFacts>,
+}
+
+/// One member.
+#[derive(Debug, Deserialize)]
+pub struct MemberFacts {
+    /// Its name, and that of its folder.
+    pub name: String,
+    /// Base URL of its admin listener, as it was.
+    pub admin: String,
+    /// Its cluster address, as it was.
+    pub cluster: String,
 }
 
 #[derive(Deserialize)]
@@ -35,31 +64,50 @@ struct Record {
     cluster_id: String,
 }
 
-pub(super) async fn lay_out(options: &TierOptions) -> Result<Tier, TierError> {
-    let program = find_program("shoal", options.shoal.as_deref()).ok_or(TierError::NoProgram)?;
+/// Has `shoal up` make certificates and configurations, and end.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn up(options: &UpOptions) -> Result<Facts, TierError> {
     let file = |path: &Path, source| TierError::File { path: path.to_owned(), source };
     std::fs::create_dir_all(&options.folder).map_err(|source| file(&options.folder, source))?;
-    let folder = options.folder.join("tier");
-    let (super_nodes, base_port) = (options.super_nodes.to_string(), base_port(options)?);
+    let base_port = base_port(options)?;
     let mut args = vec![
         "up".to_owned(),
         "--json".to_owned(),
-        "--nodes=0".to_owned(),
-        "--origin=http://127.0.0.1:9".to_owned(),
-        format!("--super-nodes={super_nodes}"),
+        format!("--nodes={}", options.nodes),
+        format!("--origin={}", options.origin),
+        format!("--super-nodes={}", options.super_nodes),
         format!("--base-port={base_port}"),
-        format!("--data-dir={}", folder.display()),
+        format!("--data-dir={}", options.folder.join("tier").display()),
     ];
     if options.insecure {
         args.push("--insecure".to_owned());
     }
-    let mut up = Process::start("up", &program, &args, &options.folder.join("up.log"), true)?;
+    let log = options.folder.join("up.log");
+    let mut up = Process::start("up", &options.program, &args, &log, true)?;
     let facts = facts(&mut up).await;
     up.stop().await?;
-    let facts = facts?;
+    facts
+}
+
+pub(super) async fn lay_out(options: &TierOptions) -> Result<Tier, TierError> {
+    let program = find_program("shoal", options.shoal.as_deref()).ok_or(TierError::NoProgram)?;
+    let wanted = UpOptions {
+        program: program.clone(),
+        folder: options.folder.clone(),
+        super_nodes: options.super_nodes,
+        nodes: 0,
+        origin: "http://127.0.0.1:9".to_owned(),
+        insecure: options.insecure,
+    };
+    let facts = up(&wanted).await?;
+    let folder = options.folder.join("tier");
     let record = folder.join("cluster.json");
-    let text = std::fs::read_to_string(&record).map_err(|source| file(&record, source))?;
-    let Record { cluster_id } = read(&text).map_err(|reason| strange(reason, &up))?;
+    let text = std::fs::read_to_string(&record);
+    let text = text.map_err(|source| TierError::File { path: record, source })?;
+    let strange = |reason| TierError::Up { reason, said: text.clone() };
+    let Record { cluster_id } = read(&text).map_err(strange)?;
     let authority = match options.insecure {
         true => None,
         false => Some(Authority::open(&folder.join("ca"), &cluster_id)?),
@@ -103,7 +151,7 @@ async fn facts(up: &mut Process) -> Result<Facts, TierError> {
 }
 
 /// A first port whose tier's ports are all free; processes that look at once start apart.
-fn base_port(options: &TierOptions) -> Result<u16, TierError> {
+fn base_port(options: &UpOptions) -> Result<u16, TierError> {
     let places = (PORTS.end - PORTS.start) / PORTS_PER_LAYOUT;
     let first = u16::try_from(std::process::id() % u32::from(places)).unwrap_or_default();
     let bases = (0..places).map(|turn| {
@@ -111,9 +159,13 @@ fn base_port(options: &TierOptions) -> Result<u16, TierError> {
         PORTS.start + place * PORTS_PER_LAYOUT
     });
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let of_nodes = NODE_OFFSETS.map(|offset| (offset, options.nodes));
+    let of_super_nodes = SUPER_NODE_OFFSETS.map(|offset| (offset, options.super_nodes));
+    let used: Vec<_> = of_nodes.into_iter().chain(of_super_nodes).collect();
     let all_free = |base: &u16| {
-        (0..options.super_nodes)
-            .all(|at| is_free(base + ADMIN_OFFSET + at) && is_free(base + CLUSTER_OFFSET + at))
+        let mut ports =
+            used.iter().flat_map(|(offset, count)| (0..*count).map(move |i| offset + i));
+        ports.all(|port| is_free(base + port))
     };
     let found = bases.into_iter().find(all_free);
     found.ok_or(TierError::NoPorts { from: PORTS.start, to: PORTS.end })

@@ -11,3 +11,4 @@ mod policy;
 mod process;
 mod run;
 mod support;
+mod swarm;

@@ -1,22 +1,27 @@
 //! Whom to ask, and whom a name means.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::PATH;
+use super::{PATH, TRY_EVERY};
 use crate::admin::{MembersDocument, StatusDocument, TierMember, client};
-use crate::cli::control::{ControlArgs, address};
+use crate::cli::control::{ControlArgs, address, refusal};
 use crate::cli::exit::Failure;
+use crate::clock;
 use crate::text::suggest::nearest;
 
 /// Fewest digits by which an id may be named.
 const ID_DIGITS_MIN: usize = 4;
+/// How long a question waits for a leader: a hand-over or an election takes a second or two.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// `control`, turned to a super-node: the member that it names, or one that this one knows.
 ///
 /// # Errors
 /// When no super-node answers.
-pub(super) async fn tier(control: &ControlArgs) -> Result<ControlArgs, Failure> {
+async fn tier(control: &ControlArgs) -> Result<ControlArgs, Failure> {
     let named = address(&control.admin)?;
     let Some(status) = status(&named, control).await else {
         // What is wrong there is told by the call itself.
@@ -48,14 +53,44 @@ async fn status(address: &str, control: &ControlArgs) -> Option<StatusDocument> 
     (code == StatusCode::OK).then(|| serde_json::from_slice(&body).ok()).flatten()
 }
 
-/// Who is in the tier, read and as it came.
+/// Who is in the tier.
+pub(super) struct Listed {
+    /// The super-node that said so.
+    pub(super) asked: ControlArgs,
+    pub(super) document: MembersDocument,
+    /// The document as it came.
+    pub(super) whole: Value,
+}
+
+/// Who is in the tier, asked again for a moment while nobody leads it or whom we turned to has just
+/// left it.
 ///
 /// # Errors
 /// When the super-node cannot be asked, or has no leader to ask.
-pub(super) async fn listed(control: &ControlArgs) -> Result<(MembersDocument, Value), Failure> {
-    let answer = control.call(Method::GET, PATH, Value::Null).await?;
+pub(super) async fn listed(control: &ControlArgs) -> Result<Listed, Failure> {
+    let begun = clock::monotonic();
+    loop {
+        let later = match tier(control).await {
+            Err(nobody_ready) => nobody_ready,
+            Ok(asked) => match asked.ask(Method::GET, PATH, Value::Null).await {
+                Ok(Ok(whole)) => return read(asked, whole),
+                Ok(Err(refused)) if refused.code == "unavailable" => refusal(&refused),
+                Ok(Err(refused)) => return Err(refusal(&refused)),
+                Err(failure) if asked.admin == control.admin => return Err(failure),
+                Err(failure) => failure,
+            },
+        };
+        if clock::since(begun) >= LEADER_PATIENCE.min(control.timeout) {
+            return Err(later);
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}
+
+fn read(asked: ControlArgs, whole: Value) -> Result<Listed, Failure> {
     let strange = |error| Failure::run(format!("the answer is no list of members: {error}"));
-    Ok((serde_json::from_value(answer.clone()).map_err(strange)?, answer))
+    let document = serde_json::from_value(whole.clone()).map_err(strange)?;
+    Ok(Listed { asked, document, whole })
 }
 
 /// The super-node that `text` means: a name, an id, or the beginning of an id.

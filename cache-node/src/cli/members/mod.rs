@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use self::ask::{listed, resolve, tier};
+use self::ask::{Listed, listed, resolve};
 use super::control::{ControlArgs, refusal};
 use super::exit::Failure;
 use super::{on_small_runtime, print};
@@ -111,7 +111,7 @@ pub(super) fn run(args: MembersArgs) -> Result<(), Failure> {
 }
 
 async fn list(control: &ControlArgs) -> Result<(), Failure> {
-    let (document, whole) = listed(&tier(control).await?).await?;
+    let Listed { document, whole, .. } = listed(control).await?;
     if control.json {
         return print(&format!("{whole}\n"));
     }
@@ -127,8 +127,8 @@ enum Wish {
 
 async fn change(mut how: How, wish: Wish) -> Result<(), Failure> {
     let begun = clock::monotonic();
-    how.control = tier(&how.control).await?;
-    let (document, _) = listed(&how.control).await?;
+    let Listed { asked, document, .. } = listed(&how.control).await?;
+    how.control = asked;
     let id = |name: &str| resolve(&document, name).map(|member| member.node_id.clone());
     let changed = match wish {
         Wish::One(make, name) => make_it(&how, make(id(&name)?)).await?,
@@ -151,7 +151,7 @@ async fn change(mut how: How, wish: Wish) -> Result<(), Failure> {
         let done = json!({ "position": position, "node_id": node_id, "took_ms": took_ms });
         return print(&format!("{done}\n"));
     }
-    let (document, _) = listed(&how.control).await?;
+    let document = listed(&how.control).await?.document;
     print(&format!(
         "done at position {position}, after {took_ms:.0} ms\n\n{}",
         show::text(&document, io::stdout().is_terminal())
@@ -165,7 +165,7 @@ async fn make_it(how: &How, change: Change) -> Result<Changed, Failure> {
     loop {
         let expect = match &how.expect {
             Some(expect) => expect.clone(),
-            None => listed(&how.control).await?.0.membership,
+            None => listed(&how.control).await?.document.membership,
         };
         let order = ChangeOrder { expect, change: change.clone() };
         let body: Value = serde_json::to_value(order).map_err(Failure::run)?;

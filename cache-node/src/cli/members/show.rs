@@ -12,7 +12,7 @@ pub(super) fn text(document: &MembersDocument, colours: bool) -> String {
     let of = |role: &str| document.members.iter().filter(|member| member.role == role).count();
     let mut head = format!(
         "cluster {cluster_id}, membership {membership}, leader {leader}, term {term}\n\
-         {} voters, {} learners, {} nodes\n",
+         voters {}, learners {}, nodes {}\n",
         of("voter"),
         of("learner"),
         of("node"),
@@ -113,7 +113,7 @@ mod tests {
         };
         let expected = "\
 cluster demo, membership 412/9f3a01bc, leader s0, term 4
-1 voters, 1 learners, 1 nodes
+voters 1, learners 1, nodes 1
 
 name  id    role                state  leader  lag    heard  address
 s0    00a1  voter               up     *         0        -  h:1

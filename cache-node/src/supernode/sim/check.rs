@@ -236,7 +236,9 @@ impl Check {
     }
 
     /// A replica's content at a position: equal on all that were there.
-    pub(super) fn content(&self, host: u64, (applied, digest): (u64, u64)) {
+    pub(super) fn content(&self, host: u64, (applied, digest): (Option<u64>, u64)) {
+        // Nothing applied yet, nothing to compare: the first entry has position 0.
+        let Some(applied) = applied else { return };
         let mut state = self.state();
         let (first, expected) = *state.digests.entry(applied).or_insert((host, digest));
         if expected != digest {

@@ -163,13 +163,16 @@ impl Fills {
         state.filled += 1;
         let State { running, fences, .. } = &mut *state;
         let running = running.entry(key).or_default();
-        // A fill that a purge overtook is followed by nobody: another may begin beside it.
-        let stands = |fill: &&Fill| {
+        // A fill that a purge overtook is followed by nobody: another may run beside it. That may
+        // be this one, when its lease was on its way while the purge and the other fill came.
+        let stands = |fill: &Fill| {
             with_subject(key, fill.fence_position, |subject| fences.covering(subject).is_none())
         };
-        let beside = running.iter().filter(stands).count();
-        running.push(Fill { lease, node, fence_position });
-        if beside == 0 {
+        let beside = running.iter().filter(|fill| stands(fill)).count();
+        let this = Fill { lease, node, fence_position };
+        let overtaken = !stands(&this);
+        running.push(this);
+        if beside == 0 || overtaken {
             return;
         }
         state.doubled += 1;

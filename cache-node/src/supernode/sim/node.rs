@@ -27,6 +27,8 @@ use crate::membership::{ClusterView, Role};
 
 /// Between two tries while the leader stays the same, in milliseconds.
 const RETRY_PAUSE_MS: u64 = 50;
+/// Between two looks for a change of members that broke off, in milliseconds.
+const KEEP_EVERY_MS: u64 = 1_000;
 
 /// What survives a super-node's lives.
 #[derive(Clone)]
@@ -104,6 +106,7 @@ impl SuperNode {
         world.note(format_args!("{} lives, life {}", host.id, node.number));
         world.set_super(host.id, Some(Arc::clone(&node)));
         life.spawn(Arc::clone(&node).standing());
+        life.spawn(Arc::clone(&node).keeping());
         life.spawn(node.reaping());
         Ok(())
     }
@@ -253,6 +256,25 @@ impl SuperNode {
         }
     }
 
+    /// As `raft::members`: while it leads, finishes a change of members that broke off half-way.
+    async fn keeping(self: Arc<Self>) {
+        let mut seen = None;
+        loop {
+            self.clock.sleep(KEEP_EVERY_MS).await;
+            let RaftFacts { leader, term, configs, .. } = self.raft.facts();
+            let joint = leader == Some(self.id) && configs.len() > 1;
+            let now = joint.then_some((term, configs));
+            // Not at the first look: whoever is changing it may be between its two steps.
+            if let Some((_, configs)) = now.as_ref().filter(|_| now == seen)
+                && let Some(target) = configs.last()
+            {
+                let done = self.raft.change_voters(target.clone()).await;
+                self.world.note(format_args!("{} finishes {configs:?}: {done:?}", self.id));
+            }
+            seen = now;
+        }
+    }
+
     /// As `reaper`: what has run out.
     async fn reaping(self: Arc<Self>) {
         let mut sweep = Sweep::default();
@@ -262,7 +284,8 @@ impl SuperNode {
             let records = self.index.records();
             self.home(|home| home.sweep(now_ms));
             self.ledger(|ledger| ledger.sweep(now_ms));
-            self.absences(|absences| absences.update(now_ms, &records));
+            let retired = self.index.retired();
+            self.absences(|absences| absences.update(now_ms, &records, &retired));
             let mut downs = self.lost_sessions(now_ms);
             if now_ms >= TIMING.trust_ms() {
                 let former = records.iter().filter(|record| {

@@ -311,13 +311,13 @@ impl SuperNode {
         }
         let committed_ms = self.now_ms();
         let blind_ms = TIMING.blind_ms();
-        let records = self.index.records();
+        let (records, retired) = (self.index.records(), self.index.retired());
         let absent_until = self.absences(|absences| {
-            absences.update(committed_ms, &records);
+            absences.update(committed_ms, &records, &retired);
             absences.over_ms(committed_ms, blind_ms)
         });
-        let (members, _) = self.index.members();
-        let others = members.iter().filter(|m| m.role == Role::Super && m.up);
+        let members = records.iter().map(|record| &record.member);
+        let others = members.filter(|m| m.role == Role::Super && m.up);
         let others = others.map(|member| member.id.0).filter(|id| *id != self.id);
         let asked = others.map(|other| self.others_acked(other, position, committed_ms + blind_ms));
         let absent = async {

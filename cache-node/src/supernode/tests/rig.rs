@@ -378,6 +378,7 @@ fn not_here<T>() -> impl Future<Output = Answer<T>> {
 #[tonic::async_trait]
 impl v1::peer_server::Peer for Filler {
     type GetChunksStream = ReceiverStream<Result<v1::ChunkPiece, tonic::Status>>;
+    type AvailabilityStream = ReceiverStream<Result<v1::AvailabilityEvent, tonic::Status>>;
     type FollowStream = ReceiverStream<Result<v1::FollowEvent, tonic::Status>>;
 
     async fn ping(&self, _: tonic::Request<v1::PingRequest>) -> Answer<v1::PingReply> {
@@ -396,6 +397,13 @@ impl v1::peer_server::Peer for Filler {
         &self,
         _: tonic::Request<v1::GetChunksRequest>,
     ) -> Answer<Self::GetChunksStream> {
+        not_here().await
+    }
+
+    async fn availability(
+        &self,
+        _: tonic::Request<v1::AvailabilityRequest>,
+    ) -> Answer<Self::AvailabilityStream> {
         not_here().await
     }
 

@@ -25,13 +25,7 @@ impl Refusing {
         let dir = tempfile::tempdir().unwrap();
         let m = Metrics::new().unwrap();
         let metrics = RefusalMetrics::new(&m).unwrap();
-        let config = StoreConfig {
-            dir: dir.path().to_owned(),
-            budget_bytes: 64 << 20,
-            memory_bytes: 4 << 20,
-            objects_max: 1 << 20,
-        };
-        let store = Store::open(config, StoreMetrics::new(&m).unwrap()).await.unwrap();
+        let store = store(dir.path(), &m).await;
         let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: Sealer::new(&[7; 32]) };
         let transfer = TransferMetrics::new(&m).unwrap();
         let service = PeerService::new(NodeId(1), store.clone(), Arc::default(), wishes, transfer);

@@ -178,10 +178,10 @@ pub(super) struct Machine {
 pub(in crate::supernode) struct StateProbe(Arc<State>);
 
 impl StateProbe {
-    /// What was applied, and all that the index holds, as one number.
-    pub(in crate::supernode) fn digest(&self) -> (u64, u64) {
+    /// The last position applied, if any, and all that the index holds, as one number.
+    pub(in crate::supernode) fn digest(&self) -> (Option<u64>, u64) {
         let applied = self.0.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        (position(&applied), digest(&self.0.index.db()))
+        (applied.last_log_id.map(|id| id.index), digest(&self.0.index.db()))
     }
 }
 

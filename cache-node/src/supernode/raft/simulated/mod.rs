@@ -164,7 +164,7 @@ impl SimRaft {
     }
 
     /// What was applied, and all that the index holds, as one number.
-    pub(in crate::supernode) fn content(&self) -> (u64, u64) {
+    pub(in crate::supernode) fn content(&self) -> (Option<u64>, u64) {
         self.probe.digest()
     }
 

@@ -1,0 +1,60 @@
+//! The session alone, and in swarms.
+
+use super::simulator::{Outcome, Setup, Simulator};
+
+const CHUNK: u32 = 256 * 1024;
+
+fn slowest(out: &Outcome) -> f64 {
+    out.times.iter().copied().fold(0.0, f64::max)
+}
+
+fn sixteen() -> Setup {
+    Setup {
+        nodes: 16,
+        zones: 1,
+        chunks: 1_024,
+        chunk_bytes: CHUNK,
+        rate: 12_500_000,
+        mates_max: 32,
+        killed: 0,
+        filled: false,
+        latency_us: 1_000,
+    }
+}
+
+fn runs(setup: Setup) -> Outcome {
+    let out = Simulator::new(setup).run();
+    assert_eq!(out.stuck, 0, "{out:?}");
+    assert_eq!(out.times.len(), setup.nodes - 1 - setup.killed);
+    out
+}
+
+#[test]
+fn sixteen_nodes_take_little_longer_than_one_and_the_filler_sends_each_chunk_once() {
+    for filled in [false, true] {
+        let out = runs(Setup { filled, ..sixteen() });
+        assert!(slowest(&out) <= 1.06);
+        assert!(out.filler_sent <= 1.02);
+    }
+}
+
+#[test]
+fn a_zone_takes_each_chunk_in_once() {
+    let out = runs(Setup { zones: 2, ..sixteen() });
+    assert!(slowest(&out) <= 1.07);
+    assert!(out.zone_entered <= 1.02);
+}
+
+#[test]
+fn who_is_lost_half_way_holds_nobody_up() {
+    let out = runs(Setup { killed: 3, ..sixteen() });
+    assert!(slowest(&out) <= 1.1);
+}
+
+#[test]
+fn chunks_that_take_long_on_lines_that_are_slow_and_late_are_not_asked_for_twice() {
+    let few = Setup { chunks: 256, rate: 2_500_000, latency_us: 100_000, ..sixteen() };
+    let out = runs(few);
+    assert!(slowest(&out) <= 1.25);
+    assert!(out.filler_sent <= 1.05);
+}
