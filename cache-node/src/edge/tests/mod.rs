@@ -4,6 +4,7 @@
 mod answers;
 mod connections;
 mod failures;
+mod floods;
 mod hostile;
 mod interim;
 mod rig;
