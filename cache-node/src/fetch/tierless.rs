@@ -88,7 +88,8 @@ impl Job {
             });
         }
         let stored = self.inner.store.get(&self.key()).await?;
-        if self.inner.directory.fenced(stored.manifest().head()) {
+        let head = stored.manifest().head();
+        if self.inner.directory.fenced(head) || !self.asks_for(head) {
             self.stale = None;
             return None;
         }
@@ -166,6 +167,9 @@ impl Job {
     /// the same. `None` when the holders have another version than the origin.
     pub(super) async fn checked(&mut self, manifest: Manifest) -> Result<Option<Manifest>, Step> {
         let head = manifest.head().clone();
+        if !self.asks_for(&head) {
+            return Ok(None);
+        }
         let word = match self.ask_about(&head).await {
             Verdict::Current(word) => word,
             Verdict::Changed(word) => {

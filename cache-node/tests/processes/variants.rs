@@ -142,3 +142,25 @@ fn a_stale_answer_is_given_while_it_is_validated() {
     let reply = cluster.edge(0).request("GET", "/never-asked", &asked).unwrap();
     assert_eq!(reply.head.status, 504);
 }
+
+#[test]
+fn without_the_tier_variants_stay_apart() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Languages::start();
+    let cluster = Setup::new(folder.path(), &origin.url).members(1, NODES).start();
+    for language in ["en", "de"] {
+        assert_eq!(read(&cluster, 0, "/page", language).0, format!("{language} 0"));
+    }
+    cluster.kill("super-0");
+    let version = origin.change();
+    // Once the nodes' sessions have run out, nothing counts without the origin's word.
+    for node in 0..NODES {
+        until("the origin's word", Duration::from_secs(45), || {
+            (read(&cluster, node, "/page", "en").0 == format!("en {version}")).then_some(())
+        });
+    }
+    for _ in 0..2 {
+        all_are_of(&cluster, version);
+    }
+}
