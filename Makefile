@@ -8,7 +8,7 @@ SHELL := bash
 CARGO = . ci/env.sh && cargo
 WORKSPACE = --workspace --all-targets --locked
 
-.PHONY: help deps build run demo test sim fmt lint docs
+.PHONY: help deps build run demo test conformance sim fmt lint docs
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,10 @@ test: deps ## Check form and lints, then run every test
 	$(CARGO) clippy $(WORKSPACE) -- -D warnings
 	$(CARGO) build $(WORKSPACE)
 	$(CARGO) test --workspace --locked
+
+# NODES=3 for more nodes, TEST=id for one test and its messages.
+conformance: build ## Run the public HTTP caching suite against an edge, and judge the result
+	@. ci/env.sh && ci/conformance/run.sh
 
 # SEEDS=10000 runs more seeds, FROM=1 begins elsewhere, SEED=123 replays one, event by event.
 SEEDS ?= 300

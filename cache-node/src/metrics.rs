@@ -27,6 +27,8 @@ pub struct EdgeMetrics {
     pub response_bytes: PerTier,
     /// Requests answered with a status of 500 or more that Shoal made itself.
     pub errors: IntCounter,
+    /// Lines that found no room on their way to the access log.
+    pub access_lines_lost: IntCounter,
     /// Client connections open now.
     pub connections: IntGauge,
     /// Seconds from a request's arrival to its response head.
@@ -55,6 +57,10 @@ impl EdgeMetrics {
             errors: m.counter(
                 "shoal_edge_errors_total",
                 "Requests answered with a status of 500 or more that Shoal made itself.",
+            )?,
+            access_lines_lost: m.counter(
+                "shoal_edge_access_lines_lost_total",
+                "Lines that found no room on their way to the access log.",
             )?,
             connections: m.gauge("shoal_edge_connections", "Client connections open now.")?,
             first_byte_seconds: m.histogram(

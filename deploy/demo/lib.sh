@@ -8,6 +8,8 @@ loadtest=$bin/shoal-loadtest
 
 super_nodes=3
 nodes=3
+# What the cluster is to cache.
+origin_flags=(--demo-origin)
 
 # Longest wait for a cluster to be ready, and for one to stop, in seconds.
 ready_s_max=90
@@ -101,7 +103,7 @@ start_cluster() {
     trap 'exit 143' TERM
     # A Ctrl-C goes to the whole foreground group: in a session of its own the cluster outlives
     # the load by as long as it takes to stop it in order.
-    setsid "$shoal" up --super-nodes "$super_nodes" --nodes "$nodes" --demo-origin \
+    setsid "$shoal" up --super-nodes "$super_nodes" --nodes "$nodes" "${origin_flags[@]}" \
         --base-port "$base" --data-dir "$scratch/data" --json "$@" \
         >"$scratch/up.json" 2>"$scratch/up.log" &
     up_pid=$!

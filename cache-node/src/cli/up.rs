@@ -60,6 +60,10 @@ pub(super) struct UpArgs {
     /// One more host to serve, beside loopback and the origin's; can be repeated
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
+    /// One more key of the site, as in a configuration file: client_directives="all"; can be
+    /// repeated
+    #[arg(long = "site", value_name = "KEY=VALUE")]
+    site: Vec<String>,
     /// Plain text between the members, unchecked
     #[arg(long)]
     insecure: bool,
@@ -107,6 +111,7 @@ fn options(args: &UpArgs) -> Result<UpOptions, Failure> {
         replace_after: args.replace_after.clone(),
         first_byte_timeout: args.first_byte_timeout,
         hosts: args.hosts.clone(),
+        site: args.site.clone(),
         insecure: args.insecure,
         json: args.json,
     })

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_proto::ClusterId;
@@ -9,10 +10,11 @@ use shoal_proto::ClusterId;
 use super::problem::{Problem, Source};
 use super::settings::{Settings, Taker};
 use super::{
-    AdminConfig, CacheConfig, ClusterConfig, ClusterSecret, Config, EdgeConfig, LogConfig,
-    NodeConfig, StoreConfig, values,
+    AccessLogConfig, AdminConfig, CacheConfig, ClusterConfig, ClusterSecret, Config, EdgeConfig,
+    EdgeTlsConfig, LogConfig, NodeConfig, StoreConfig, values,
 };
 use crate::admin::tokens::Tokens;
+use crate::edge::EdgeTls;
 use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
 use crate::store::{OBJECTS_MAX, OBJECTS_MIN};
@@ -312,11 +314,53 @@ impl Builder<'_> {
             let count = values::count(text, 1..=CONNECTIONS_MAX)?;
             usize::try_from(count).ok()
         });
+        let tls = self.edge_tls();
+        let access_log = self.access_log();
         Some(EdgeConfig {
+            access_log: access_log?,
             listen: listen?,
+            tls: tls?,
             unknown_host: unknown_host?,
             connections_max: connections_max?,
         })
+    }
+
+    /// The inner `None` where no file is named.
+    fn access_log(&mut self) -> Option<Option<AccessLogConfig>> {
+        const KEY: &str = "edge.access_log";
+        let format = self.take.optional(
+            "edge.access_log_format",
+            "\"json\" or \"common\"",
+            values::access_format,
+        );
+        let addresses = self.take.optional(
+            "edge.access_log_addresses",
+            "\"none\", \"truncated\" or \"full\"",
+            values::access_addresses,
+        );
+        if self.take.settings().get(KEY).is_none() {
+            return Some(None);
+        }
+        let path = self.path(KEY);
+        Some(Some(AccessLogConfig { path: path?, format: format?, addresses: addresses? }))
+    }
+
+    /// The inner `None` where no certificate is given.
+    fn edge_tls(&mut self) -> Option<Option<EdgeTlsConfig>> {
+        const KEYS: [&str; 2] = ["edge.tls.cert", "edge.tls.key"];
+        if KEYS.iter().all(|key| self.take.settings().get(key).is_none()) {
+            return Some(None);
+        }
+        let listen = self.listen("edge.tls.listen");
+        self.distinct("edge.listen", "edge.tls.listen");
+        let [cert, key] = KEYS.map(|key| self.required_path(key));
+        match EdgeTls::load(&cert?, &key?) {
+            Ok(shown) => Some(Some(EdgeTlsConfig { listen: listen?, shown: Arc::new(shown) })),
+            Err(error) => {
+                self.take.fault("edge.tls.cert", &format!("and edge.tls.key: {error}"));
+                None
+            }
+        }
     }
 
     fn store(&mut self) -> Option<StoreConfig> {

@@ -16,6 +16,7 @@ mod values;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use http::StatusCode;
 use shoal_proto::ClusterId;
@@ -24,6 +25,7 @@ pub use problem::{ConfigErrors, Problem, Source};
 pub use settings::{Setting, Settings, Value};
 
 use crate::admin::tokens::Tokens;
+use crate::edge::{AccessAddresses, AccessFormat, EdgeTls};
 use crate::membership::ConfiguredRole;
 use crate::policy::site::Sites;
 use crate::supernode::selection::Wanted;
@@ -131,14 +133,38 @@ pub struct CacheConfig {
 }
 
 /// The edge.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct EdgeConfig {
     /// Where clients connect to.
     pub listen: SocketAddr,
+    /// Where they do by TLS, if they can.
+    pub tls: Option<EdgeTlsConfig>,
     /// 421 or 404: the answer for a host that no site serves.
     pub unknown_host: StatusCode,
     /// Most client connections at a time.
     pub connections_max: usize,
+    /// The access log, if there is one.
+    pub access_log: Option<AccessLogConfig>,
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    /// Its file.
+    pub path: PathBuf,
+    /// How its lines look.
+    pub format: AccessFormat,
+    /// How much they tell of clients' addresses.
+    pub addresses: AccessAddresses,
+}
+
+/// TLS for clients.
+#[derive(Clone, Debug)]
+pub struct EdgeTlsConfig {
+    /// Where they connect to.
+    pub listen: SocketAddr,
+    /// What they are shown.
+    pub shown: Arc<EdgeTls>,
 }
 
 /// The store.

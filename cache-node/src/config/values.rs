@@ -6,6 +6,7 @@ use http::StatusCode;
 use shoal_proto::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX};
 
 use super::{ClusterSecret, LogFormat};
+use crate::edge::{AccessAddresses, AccessFormat};
 use crate::membership::ConfiguredRole;
 
 /// Longest member name: one label of a DNS name (RFC 1035 section 2.3.4).
@@ -73,6 +74,23 @@ pub(super) fn unknown_host(text: &str) -> Option<StatusCode> {
     match text {
         "421" => Some(StatusCode::MISDIRECTED_REQUEST),
         "404" => Some(StatusCode::NOT_FOUND),
+        _ => None,
+    }
+}
+
+pub(super) fn access_format(text: &str) -> Option<AccessFormat> {
+    match text {
+        "json" => Some(AccessFormat::Json),
+        "common" => Some(AccessFormat::Common),
+        _ => None,
+    }
+}
+
+pub(super) fn access_addresses(text: &str) -> Option<AccessAddresses> {
+    match text {
+        "none" => Some(AccessAddresses::None),
+        "truncated" => Some(AccessAddresses::Truncated),
+        "full" => Some(AccessAddresses::Full),
         _ => None,
     }
 }

@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
 pub use others::OTHERS_OBJECTS_MAX;
-pub use owed::{Debt, Part};
+pub use owed::{Debt, Part, Url};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
 
@@ -452,17 +452,19 @@ impl Directory {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner).put_back(part);
     }
 
-    /// Purges a key everywhere, now or, without the tier, once it answers again: until then every
-    /// node without it validates what it serves.
+    /// Purges a URL with all its variants everywhere, now or, without the tier, once it answers
+    /// again: until then every node without it validates what it serves.
     ///
     /// # Errors
     /// When the tier is there and could not commit it in time.
-    pub async fn invalidate(&self, key: ObjectKey) -> Result<(), RpcError> {
+    pub async fn invalidate(&self, url: Url) -> Result<(), RpcError> {
         if self.session_holds() {
-            let fenced = Fenced { matcher: Matcher::Key(key), soft: false };
-            return self.purge(&fenced).await.map(|_| ());
+            let purges = url
+                .matchers()
+                .map(|matcher| async move { self.purge(&Fenced { matcher, soft: false }).await });
+            return futures::future::try_join_all(purges).await.map(|_| ());
         }
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner).purge(key);
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).purge(url);
         Ok(())
     }
 

@@ -9,9 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 use shoal_proto::{ObjectId, ObjectKey};
 
+use crate::fences::Matcher;
+
 /// Most keys in the book.
 const DEBTS_MAX: usize = 65_536;
-/// Most keys to be purged; of more, other nodes keep what they hold until it is stale.
+/// Most URLs to be purged; of more, other nodes keep what they hold until it is stale.
 const PURGES_MAX: usize = 65_536;
 
 /// What is to be told of a key.
@@ -26,19 +28,37 @@ pub enum Debt {
     Dropped(ObjectId),
 }
 
+/// A URL of which nobody is to serve anything any more.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Url {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its site.
+    pub site: String,
+    /// The label of its variants that have keys of their own.
+    pub variants: u64,
+}
+
+impl Url {
+    /// What purges match it by: all of them are needed.
+    pub fn matchers(&self) -> [Matcher; 2] {
+        [Matcher::Key(self.key), Matcher::Prefix(self.site.clone(), self.variants)]
+    }
+}
+
 /// The book.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     debts: HashMap<ObjectKey, Debt>,
-    purges: HashSet<ObjectKey>,
+    purges: HashSet<Url>,
     everything: bool,
 }
 
 /// Some of what is owed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Keys to be purged, before anything else is told of them.
-    pub purges: Vec<ObjectKey>,
+    /// URLs to be purged, before anything else is told of them.
+    pub purges: Vec<Url>,
     /// What is to be told of keys.
     pub debts: Vec<(ObjectKey, Debt)>,
     /// More was owed than the book could hold: all that is held is to be told.
@@ -67,18 +87,18 @@ impl Owed {
         self.debts.insert(key, debt);
     }
 
-    /// Writes down that nobody is to serve what anybody holds of the key now.
-    pub(super) fn purge(&mut self, key: ObjectKey) {
+    /// Writes down that nobody is to serve what anybody holds of the URL now.
+    pub(super) fn purge(&mut self, url: Url) {
         if self.purges.len() < PURGES_MAX {
-            self.purges.insert(key);
+            self.purges.insert(url);
         }
     }
 
     /// Takes at most `max` entries out of the book, purges first.
     pub(super) fn take(&mut self, max: usize) -> Part {
-        let purges: Vec<_> = self.purges.iter().take(max).copied().collect();
-        purges.iter().for_each(|key| {
-            self.purges.remove(key);
+        let purges: Vec<_> = self.purges.iter().take(max).cloned().collect();
+        purges.iter().for_each(|url| {
+            self.purges.remove(url);
         });
         let left = if self.purges.is_empty() { max - purges.len() } else { 0 };
         let keys: Vec<_> = self.debts.keys().take(left).copied().collect();
@@ -91,7 +111,7 @@ impl Owed {
 
     /// Puts back what could not be told, unless something newer is written there.
     pub(super) fn put_back(&mut self, part: Part) {
-        part.purges.into_iter().for_each(|key| self.purge(key));
+        part.purges.into_iter().for_each(|url| self.purge(url));
         for (key, debt) in part.debts {
             if !self.debts.contains_key(&key) {
                 self.record(key, debt);
@@ -137,7 +157,8 @@ mod tests {
     fn purges_are_told_before_everything_else() {
         let mut owed = Owed::default();
         owed.record(key(1), Debt::Held(OLD));
-        (0..5).for_each(|n| owed.purge(key(n)));
+        let url = |n| Url { key: key(n), site: "docs".into(), variants: n };
+        (0..5).for_each(|n| owed.purge(url(n)));
         let first = owed.take(3);
         assert_eq!((first.purges.len(), first.debts.len()), (3, 0));
         let second = owed.take(3);

@@ -15,9 +15,12 @@ use hyper_util::server::conn::auto;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::socket::Socket;
 use super::stream::ClientStream;
+use super::tls::EdgeTls;
 use super::{Edge, EdgeConfig, ReadPath, request};
 use crate::tasks::Tasks;
 
@@ -45,12 +48,28 @@ const ACCEPT_PAUSE_MS: u64 = 50;
 /// How long connections may take to notice that they are cut, in milliseconds.
 const CUT_MS: u64 = 5_000;
 
+/// Where clients come in.
+#[derive(Debug)]
+pub struct Door {
+    /// The listener.
+    pub listener: TcpListener,
+    /// What they are shown, where they speak TLS.
+    pub tls: Option<Arc<EdgeTls>>,
+}
+
+impl From<TcpListener> for Door {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None }
+    }
+}
+
 /// Serves clients until `tasks` is stopped and what is in flight has ended or the drain deadline
 /// has passed.
-pub async fn serve<R: ReadPath>(listener: TcpListener, edge: Arc<Edge<R>>, tasks: Tasks) {
+pub async fn serve<R: ReadPath>(door: impl Into<Door>, edge: Arc<Edge<R>>, tasks: Tasks) {
+    let Door { listener, tls } = door.into();
     let connections = Tasks::new();
     let cut = CancellationToken::new();
-    let slots = Arc::new(Semaphore::new(edge.config.connections_max));
+    let slots = Arc::clone(&edge.slots);
     let builder = Arc::new(builder(&edge.config, &connections));
     loop {
         let (stream, slot) = tokio::select! {
@@ -69,6 +88,7 @@ pub async fn serve<R: ReadPath>(listener: TcpListener, edge: Arc<Edge<R>>, tasks
         let connection = Connection {
             edge: Arc::clone(&edge),
             builder: Arc::clone(&builder),
+            tls: tls.as_ref().map(|tls| tls.acceptor()),
             stop: connections.token(),
             cut: cut.clone(),
         };
@@ -136,22 +156,29 @@ fn builder(config: &EdgeConfig, connections: &Tasks) -> auto::Builder<Streams> {
 struct Connection<R> {
     edge: Arc<Edge<R>>,
     builder: Arc<auto::Builder<Streams>>,
+    tls: Option<TlsAcceptor>,
     stop: CancellationToken,
     cut: CancellationToken,
 }
 
 impl<R: ReadPath> Connection<R> {
     async fn run(self, stream: TcpStream, _slot: OwnedSemaphorePermit) {
-        let Self { edge, builder, stop, cut } = self;
+        let Self { edge, builder, tls, stop, cut } = self;
         let _open = Open::new(edge.metrics.connections.clone());
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone at once");
             return;
         }
-        let (stream, abort) = ClientStream::new(stream, &edge.config);
+        let limit = Duration::from_millis(edge.config.head_ms);
+        let shaken = tokio::select! {
+            shaken = shake_hands(stream, tls, limit) => shaken,
+            () = stop.cancelled() => return,
+        };
+        let Some(socket) = shaken else { return };
+        let (stream, handle) = ClientStream::new(socket, &edge.config);
         let service = service_fn(move |request| {
-            let (edge, abort) = (Arc::clone(&edge), abort.clone());
-            async move { Ok::<_, Infallible>(request::answer(&edge, request, abort).await) }
+            let (edge, handle) = (Arc::clone(&edge), handle.clone());
+            async move { Ok::<_, Infallible>(request::answer(&edge, request, handle).await) }
         });
         let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
         let ended = tokio::select! {
@@ -167,6 +194,23 @@ impl<R: ReadPath> Connection<R> {
         if let Err(error) = ended {
             tracing::debug!(error, "a client's connection ended early");
         }
+    }
+}
+
+/// TLS's handshake, where there is one, in bounded time.
+async fn shake_hands(
+    stream: TcpStream,
+    tls: Option<TlsAcceptor>,
+    limit: Duration,
+) -> Option<Socket> {
+    let Some(tls) = tls else { return Some(Socket::Plain(stream)) };
+    match tokio::time::timeout(limit, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(Socket::Tls(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a client's TLS handshake failed");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use prometheus::IntCounter;
 use tokio::time::Sleep;
 
+use super::access::Pending;
 use super::stream::Abort;
 use crate::fetch::{BodyError, BodyStream, RequestBody};
 
@@ -29,6 +30,7 @@ pub(super) struct ClientBody {
     sent: Option<IntCounter>,
     /// For a body that nothing but the connection's end delimits.
     abort: Option<Abort>,
+    log: Option<Box<Pending>>,
 }
 
 enum Source {
@@ -40,23 +42,36 @@ enum Source {
 impl ClientBody {
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { source: Source::Empty, left: Some(0), sent: None, abort: None }
+        Self { source: Source::Empty, left: Some(0), sent: None, abort: None, log: None }
     }
 
     /// A short text made here.
     pub(super) fn text(text: String) -> Self {
         let text = Bytes::from(text);
-        Self { left: Some(text.len() as u64), source: Source::Text(text), sent: None, abort: None }
+        Self {
+            left: Some(text.len() as u64),
+            source: Source::Text(text),
+            sent: None,
+            abort: None,
+            log: None,
+        }
     }
 
     /// `length` bytes, or as many as come.
     pub(super) fn stream(stream: BodyStream, length: Option<u64>) -> Self {
-        Self { source: Source::Stream(stream), left: length, sent: None, abort: None }
+        Self { source: Source::Stream(stream), left: length, sent: None, abort: None, log: None }
     }
 
     /// Counts what is sent.
     pub(super) fn counted(mut self, sent: IntCounter) -> Self {
         self.sent = Some(sent);
+        self
+    }
+
+    /// Has a line in the access log when it ends, or is dropped.
+    pub(super) fn logged(mut self, mut pending: Pending) -> Self {
+        pending.entry.whole = self.is_end_stream();
+        self.log = Some(Box::new(pending));
         self
     }
 
@@ -84,6 +99,11 @@ impl ClientBody {
         }
         if let Some(sent) = &self.sent {
             sent.inc_by(bytes.len() as u64);
+        }
+        let ends = self.left == Some(0);
+        if let Some(pending) = &mut self.log {
+            pending.entry.bytes += bytes.len() as u64;
+            pending.entry.whole = ends;
         }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
@@ -113,7 +133,12 @@ impl Body for ClientBody {
             None if this.left.is_some_and(|left| left > 0) => {
                 this.break_off(BodyError("shorter than announced".to_owned()))
             }
-            None => Poll::Ready(None),
+            None => {
+                if let Some(pending) = &mut this.log {
+                    pending.entry.whole = true;
+                }
+                Poll::Ready(None)
+            }
         }
     }
 

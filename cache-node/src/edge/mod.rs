@@ -1,4 +1,5 @@
-//! The HTTP front of a node: HTTP/1.1 and HTTP/2 (by prior knowledge) to clients.
+//! The HTTP front of a node: HTTP/1.1 and HTTP/2 to clients, over TLS by ALPN, in clear by prior
+//! knowledge.
 //!
 //! A request goes through steps (`request.rs`): received and understood, looked up, answered from
 //! an object or passed to its origin, or answered here when none of these works. What a response
@@ -8,23 +9,31 @@
 //! connection is cut; nothing a client sends or withholds holds a connection for ever; error texts
 //! name no origin and no URL. It must not know where objects come from beyond [`ReadPath`].
 //!
-//! Decided (RFC 9111 section 5.2.1): client `Cache-Control` neither bypasses the cache nor fails a
-//! request. Not here: TLS; relaying of informational responses, which hyper's server cannot send;
-//! `Upgrade`, `CONNECT` and `TRACE`.
+//! Decided (RFC 9111 section 5.2.1): of a client's `Cache-Control` counts what its site listens to,
+//! by default what costs the origin nothing. Not here: informational responses over HTTP/2, which
+//! hyper's server cannot send; `Upgrade`, `CONNECT` and `TRACE`.
 
 mod accept;
+mod access;
 mod body;
+mod interim;
+mod multipart;
 mod request;
 mod respond;
+mod socket;
 mod stream;
+mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use http::StatusCode;
 use shoal_proto::ObjectKey;
+use tokio::sync::Semaphore;
 
-pub use accept::serve;
+pub use accept::{Door, serve};
+pub use access::{AccessAddresses, AccessFormat, AccessLog};
+pub use tls::{EdgeTls, EdgeTlsError};
 
 use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
 use crate::metrics::EdgeMetrics;
@@ -75,8 +84,9 @@ pub trait ReadPath: Send + Sync + 'static {
         request: OriginRequest,
     ) -> impl Future<Output = Result<OriginResponse, FetchError>> + Send;
 
-    /// After a successful unsafe request: nobody serves the key's object from here on.
-    fn invalidate(&self, key: ObjectKey) -> impl Future<Output = ()> + Send;
+    /// After a successful unsafe request: nobody serves the URL's object, or a variant of it, from
+    /// here on.
+    fn invalidate(&self, site: &Site, key: ObjectKey) -> impl Future<Output = ()> + Send;
 }
 
 impl ReadPath for Fetcher {
@@ -92,8 +102,8 @@ impl ReadPath for Fetcher {
         Self::pass(self, site, request).await
     }
 
-    async fn invalidate(&self, key: ObjectKey) {
-        Self::invalidate(self, key).await;
+    async fn invalidate(&self, site: &Site, key: ObjectKey) {
+        Self::invalidate(self, site, key).await;
     }
 }
 
@@ -105,6 +115,9 @@ pub struct Edge<R> {
     secret: [u8; 32],
     read_path: R,
     metrics: EdgeMetrics,
+    /// Connections that may still come, through whatever door.
+    slots: Arc<Semaphore>,
+    access: Option<Arc<AccessLog>>,
 }
 
 impl<R: ReadPath> Edge<R> {
@@ -116,7 +129,14 @@ impl<R: ReadPath> Edge<R> {
         read_path: R,
         metrics: EdgeMetrics,
     ) -> Self {
-        Self { config, sites, secret, read_path, metrics }
+        let slots = Arc::new(Semaphore::new(config.connections_max));
+        Self { config, sites, secret, read_path, metrics, slots, access: None }
+    }
+
+    /// The same, and every response has a line in `log`.
+    #[must_use]
+    pub fn with_access_log(self, log: AccessLog) -> Self {
+        Self { access: Some(Arc::new(log)), ..self }
     }
 }
 

@@ -6,26 +6,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, HOST, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use shoal_proto::ObjectKey;
 
+use super::access::{self, Entry, Pending};
 use super::body::{self, ClientBody};
+use super::interim::{Outlet, relay};
 use super::respond::{self, Forwarded, Reply};
-use super::stream::Abort;
+use super::stream::{Abort, Handle};
 use super::{Edge, ReadPath};
 use crate::clock;
-use crate::fetch::{FetchError, FetchRequest, Fetched, OriginRequest};
-use crate::policy::hop;
-use crate::policy::invalidate;
+use crate::fetch::{FetchError, FetchRequest, Fetched, Interims, OriginRequest};
+use crate::policy::directives::RequestDirectives;
 use crate::policy::key::object_key;
 use crate::policy::site::Site;
+use crate::policy::{hop, invalidate, serve};
 
 /// How often a request may have come through Shoal before it is taken for a loop.
 const HOPS_MAX: usize = 4;
+/// Longest path and query of a request, in bytes.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// What a client asked.
 pub(super) struct Asked {
@@ -36,6 +40,8 @@ pub(super) struct Asked {
     pub(super) headers: HeaderMap,
     /// For a response that only the connection's end delimits.
     abort: Option<Abort>,
+    /// For informational responses, where the client understands them.
+    outlet: Option<Outlet>,
 }
 
 impl Asked {
@@ -48,16 +54,27 @@ impl Asked {
 pub(super) async fn answer<R: ReadPath>(
     edge: &Edge<R>,
     request: Request<Incoming>,
-    abort: Abort,
+    handle: Handle,
 ) -> Response<ClientBody> {
     let start = clock::monotonic();
     let head = *request.method() == Method::HEAD;
-    let reply = match receive(edge, request, abort) {
+    let pending = edge.access.as_ref().map(|log| {
+        let entry = Entry::of(&request, clock::unix_ms(), handle.client);
+        Pending { entry, log: Arc::clone(log), start }
+    });
+    // RFC 9112 section 6.1: a `Content-Length` beside it, which hyper takes away unseen, may be there
+    // to smuggle a request past somebody: nothing more is read from this connection.
+    let last = request.headers().contains_key(TRANSFER_ENCODING);
+    let reply = match receive(edge, request, handle) {
         Ok((asked, body)) if is_cacheable(&asked.method, &body) => look_up(edge, asked).await,
         Ok((asked, body)) => pass(edge, asked, body).await,
         Err((status, detail)) => Reply::refused(status, detail),
     };
-    deliver(edge, reply, head, clock::since(start))
+    let mut response = deliver(edge, reply, head, (clock::since(start), pending));
+    if last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Only these are looked up; a `GET` with a body means something only its origin knows.
@@ -72,7 +89,7 @@ type Refusal = (StatusCode, &'static str);
 fn receive<R>(
     edge: &Edge<R>,
     request: Request<Incoming>,
-    abort: Abort,
+    handle: Handle,
 ) -> Result<(Asked, Incoming), Refusal> {
     let (parts, body) = request.into_parts();
     if parts.method == Method::TRACE {
@@ -95,9 +112,13 @@ fn receive<R>(
         Some(target) => format!("/{target}"),
         None => "/".to_owned(),
     };
-    let abort = (parts.version == Version::HTTP_10).then_some(abort);
+    if target.len() > TARGET_BYTES_MAX {
+        return Err((StatusCode::URI_TOO_LONG, "target too long"));
+    }
+    let abort = (parts.version == Version::HTTP_10).then_some(handle.abort);
+    let outlet = (parts.version == Version::HTTP_11).then_some(handle.outlet);
     let (method, headers) = (parts.method, parts.headers);
-    Ok((Asked { site, authority, target, method, headers, abort }, body))
+    Ok((Asked { site, authority, target, method, headers, abort, outlet }, body))
 }
 
 /// The authority that a client asked (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
@@ -145,6 +166,8 @@ fn hops(headers: &HeaderMap) -> usize {
 
 /// `GET` and `HEAD`: from the cache, or through it.
 async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
+    let interims = asked.outlet.as_ref().map(|_| Interims::default());
+    let relayed = asked.outlet.as_ref().zip(interims.clone());
     let request = FetchRequest {
         site: Arc::clone(&asked.site),
         key: asked.key(edge, &asked.target),
@@ -153,11 +176,17 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         client_authority: asked.authority.clone(),
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
+        client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
+        interims,
     };
-    match edge.read_path.get(request).await {
+    let forwarded = match serve::wants_origin(&request.client) {
+        true => Forwarded::Request,
+        false => Forwarded::Miss,
+    };
+    match relay(relayed, edge.read_path.get(request)).await {
         Ok(Fetched::Object(object)) => respond::object(&asked, object, clock::unix_ms()),
-        Ok(Fetched::Pass(response)) => respond::passed(&asked, response, Forwarded::Miss),
-        Err(error) => fail(&asked, &error, Forwarded::Miss),
+        Ok(Fetched::Pass(response)) => respond::passed(&asked, response, forwarded),
+        Err(error) => fail(&asked, &error, forwarded),
     }
     .aborting(asked.abort)
 }
@@ -170,14 +199,18 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
     };
     let silence_max = Duration::from_millis(edge.config.upload_silence_ms);
     let body = (!upload.is_end_stream()).then(|| body::upload(upload, &asked.headers, silence_max));
+    let interims = asked.outlet.as_ref().map(|_| Interims::default());
+    let relayed = asked.outlet.as_ref().zip(interims.clone());
     let request = OriginRequest {
         method: asked.method.clone(),
         target: asked.target.clone(),
         client_authority: asked.authority.clone(),
         headers: asked.headers.clone(),
         body,
+        interims,
     };
-    match edge.read_path.pass(Arc::clone(&asked.site), request).await {
+    let answer = edge.read_path.pass(Arc::clone(&asked.site), request);
+    match relay(relayed, answer).await {
         Ok(response) => {
             if invalidate::is_unsafe(&asked.method) {
                 let answer = (response.status, &response.headers);
@@ -194,7 +227,7 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
 async fn invalidate<R: ReadPath>(edge: &Edge<R>, asked: &Asked, answer: (StatusCode, &HeaderMap)) {
     let targets = invalidate::targets(&asked.site, &asked.authority, &asked.target, answer);
     for target in targets {
-        edge.read_path.invalidate(asked.key(edge, &target)).await;
+        edge.read_path.invalidate(&asked.site, asked.key(edge, &target)).await;
     }
 }
 
@@ -211,6 +244,7 @@ fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
         FetchError::Timeout { .. } => {
             Reply::failed(StatusCode::GATEWAY_TIMEOUT, forwarded, "origin timed out")
         }
+        FetchError::NotCached => Reply::refused(StatusCode::GATEWAY_TIMEOUT, "only-if-cached"),
         FetchError::Closed => {
             Reply::failed(StatusCode::SERVICE_UNAVAILABLE, forwarded, "shutting down")
         }
@@ -218,7 +252,12 @@ fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
 }
 
 /// Counts and sends.
-fn deliver<R>(edge: &Edge<R>, reply: Reply, head: bool, took: Duration) -> Response<ClientBody> {
+fn deliver<R>(
+    edge: &Edge<R>,
+    reply: Reply,
+    head: bool,
+    (took, pending): (Duration, Option<Pending>),
+) -> Response<ClientBody> {
     let metrics = &edge.metrics;
     metrics.requests.of(reply.tier).inc();
     metrics.first_byte_seconds.observe(took.as_secs_f64());
@@ -226,5 +265,14 @@ fn deliver<R>(edge: &Edge<R>, reply: Reply, head: bool, took: Duration) -> Respo
         metrics.errors.inc();
     }
     let sent = metrics.response_bytes.of(reply.tier).clone();
-    reply.response.map(|body| if head { ClientBody::empty() } else { body.counted(sent) })
+    let response =
+        reply.response.map(|body| if head { ClientBody::empty() } else { body.counted(sent) });
+    let Some(mut pending) = pending else { return response };
+    let said = response.headers().get(respond::CACHE_STATUS);
+    let said = said.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    pending.entry.status = response.status();
+    pending.entry.cache = said.unwrap_or_default();
+    pending.entry.tier = reply.tier.name();
+    pending.entry.first_byte_ms = access::millis(took);
+    response.map(|body| body.logged(pending))
 }

@@ -4,6 +4,8 @@
 //! Invariants: `Date`, `Expires` and unknown headers go out as the origin sent them; hop-by-hop
 //! ones never; lengths are declared exactly where they are known.
 
+use std::ops::Range;
+
 use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, VIA,
 };
@@ -11,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use shoal_proto::ObjectHead;
 
 use super::body::ClientBody;
+use super::multipart::Multipart;
 use super::request::Asked;
 use super::stream::Abort;
 use crate::fetch::{FetchedObject, Lookup, OriginResponse};
@@ -18,7 +21,7 @@ use crate::metrics::Tier;
 use crate::policy::range::{self, Part};
 use crate::policy::{conditional, hop};
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Longest time that `Cache-Status` writes, in seconds: a Structured Field integer.
 const TTL_S_MAX: u64 = 999_999_999_999_999;
 
@@ -114,9 +117,10 @@ pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply
             let count = wanted.end - wanted.start;
             headers.insert(CONTENT_LENGTH, HeaderValue::from(count));
             insert(&mut headers, CONTENT_RANGE, &range::content_range(&wanted, length));
-            let body = ClientBody::stream(object.into_body(Some(wanted)), Some(count));
+            let body = ClientBody::stream(object.body(Some(wanted)), Some(count));
             Reply::new(StatusCode::PARTIAL_CONTENT, headers, body, tier)
         }
+        (Part::Several(ranges), Some(length)) => several(object, headers, (ranges, length)),
         (Part::Unsatisfiable, Some(length)) => {
             let mut headers = conditional::not_modified_headers(&head.headers);
             finish(&mut headers);
@@ -130,11 +134,28 @@ pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply
             let body = if asked.method == Method::HEAD || is_bodyless(status) {
                 ClientBody::empty()
             } else {
-                ClientBody::stream(object.into_body(None), length)
+                ClientBody::stream(object.body(None), length)
             };
             Reply::new(status, headers, body, tier)
         }
     }
+}
+
+/// `206` with a part for each range.
+fn several(
+    object: FetchedObject,
+    mut headers: HeaderMap,
+    (ranges, length): (Vec<Range<u64>>, u64),
+) -> Reply {
+    let tier = object.tier;
+    let part_type = headers.get(CONTENT_TYPE).cloned();
+    let Some(parts) = Multipart::new(object, (ranges, length), part_type.as_ref()) else {
+        return Reply::refused(StatusCode::SERVICE_UNAVAILABLE, "no randomness");
+    };
+    insert(&mut headers, CONTENT_TYPE, &parts.content_type);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(parts.length));
+    let body = ClientBody::stream(parts.body, Some(parts.length));
+    Reply::new(StatusCode::PARTIAL_CONTENT, headers, body, tier)
 }
 
 /// RFC 9110 section 14.2: ranges are for `GET`, of a success, once other preconditions hold.

@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +15,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::EdgeConfig;
+use super::interim::Outlet;
+use super::socket::Socket;
 
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -33,9 +35,17 @@ impl Abort {
     }
 }
 
+/// What a connection's requests may do to it, past hyper.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Handle {
+    pub(super) abort: Abort,
+    pub(super) outlet: Outlet,
+    pub(super) client: Option<IpAddr>,
+}
+
 pub(super) struct ClientStream {
-    tcp: TcpStream,
-    abort: Abort,
+    socket: Socket,
+    handle: Handle,
     /// While all bytes read could begin HTTP/2's preface: how many, and how long to wait.
     preface: Option<(usize, Pin<Box<Sleep>>)>,
     stall_max: Duration,
@@ -44,17 +54,17 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub(super) fn new(tcp: TcpStream, config: &EdgeConfig) -> (Self, Abort) {
-        let abort = Abort::default();
+    pub(super) fn new(socket: Socket, config: &EdgeConfig) -> (Self, Handle) {
+        let handle = Handle { client: socket.peer(), ..Handle::default() };
         let deadline = Box::pin(tokio::time::sleep(Duration::from_millis(config.head_ms)));
         let stream = Self {
-            tcp,
-            abort: abort.clone(),
+            socket,
+            handle: handle.clone(),
             preface: Some((0, deadline)),
             stall_max: Duration::from_millis(config.stall_ms),
             stall: None,
         };
-        (stream, abort)
+        (stream, handle)
     }
 
     /// The protocol is clear as soon as a byte differs from the preface, or none is left of it.
@@ -93,7 +103,7 @@ impl AsyncRead for ClientStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.tcp).poll_read(cx, buf);
+        let polled = Pin::new(&mut self.socket).poll_read(cx, buf);
         match (&polled, &mut self.preface) {
             (Poll::Ready(Ok(())), Some(_)) => self.learn(&buf.filled()[before..]),
             (Poll::Pending, Some((_, deadline))) => {
@@ -111,7 +121,7 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.tcp).poll_write(cx, buf);
+        let polled = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.sent(polled, cx)
     }
 
@@ -120,28 +130,32 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs);
+        let polled = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
         self.sent(polled, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
+    /// hyper flushes when all that it has is written: what waits beside it goes now.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        let this = &mut *self;
+        if this.handle.outlet.poll_write_to(&mut this.socket, cx)?.is_pending() {
+            return this.poll_stalled(cx).map(Err);
+        }
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if self.abort.0.load(Ordering::Relaxed) {
-            // A socket that is gone already needs no reset.
-            let _ = self.tcp.set_zero_linger();
+        if self.handle.abort.0.load(Ordering::Relaxed) {
+            self.socket.set_reset();
         }
     }
 }

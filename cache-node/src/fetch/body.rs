@@ -20,7 +20,7 @@ const READ_AHEAD_CHUNKS: usize = 2;
 /// gets elsewhere.
 pub(super) fn stored(
     object: Arc<StoredObject>,
-    healer: Option<Healer>,
+    healer: Option<Arc<Healer>>,
     range: Option<Range<u64>>,
 ) -> BodyStream {
     let size = u64::from(object.manifest().head().chunk_size);
@@ -29,7 +29,6 @@ pub(super) fn stored(
         return Box::pin(stream::empty());
     }
     let chunks = (range.start / size)..=((range.end - 1) / size);
-    let healer = healer.map(Arc::new);
     let pieces = stream::iter(chunks).map(move |index| {
         let (object, healer, range) = (object.clone(), healer.clone(), range.clone());
         async move {

@@ -37,6 +37,9 @@ impl Job {
         entry.begin(lease.map(|lease| lease.id));
         self.inner.metrics.fills.inc();
         let step = match self.live.clone() {
+            Some(live) if !self.asks_for(live.head()) => {
+                self.broken("the rest of another variant cannot be asked for")
+            }
             Some(live) => self.resume(entry, lease, live).await,
             None => self.fill_anew(entry, lease).await,
         };
@@ -58,6 +61,7 @@ impl Job {
             client_authority: self.request.client_authority.clone(),
             headers,
             body: None,
+            interims: self.request.interims.clone(),
         };
         Ok(self.inner.origin.send(&self.request.site, request).await?)
     }
@@ -114,17 +118,16 @@ impl Job {
     }
 
     fn head(&self, fence_position: u64, response: &OriginResponse, times: Times) -> ObjectHead {
-        let (site, target) = (self.request.site.name(), &self.request.target);
         ObjectHead {
             key: self.key(),
-            site: site.to_owned(),
+            site: self.request.site.name().to_owned(),
             status: response.status.as_u16(),
-            headers: label::without_tags(hop::to_stored(&response.headers)),
+            headers: self.stored(hop::to_stored(&response.headers)),
             length: response.length,
             chunk_size: chunk_size_for(response.length),
-            freshness: freshness(&response.headers, times),
+            freshness: freshness(&response.headers, times, &self.request.site.rules),
             fence_position,
-            labels: label::labels(&self.inner.secret, site, target, &response.headers),
+            labels: self.labels(&response.headers),
         }
     }
 
@@ -234,9 +237,9 @@ impl Job {
             return self.without_stale("the origin validated another version");
         };
         let head = manifest.head();
-        let freshness = freshness(&hop::from_stored(&headers), times);
+        let freshness = freshness(&hop::from_stored(&headers), times, &self.request.site.rules);
         let labels = self.labels_after(head, &response.headers);
-        let headers = label::without_tags(headers);
+        let headers = self.stored(headers);
         let refresh = Refresh { headers, freshness, fence_position: position, labels };
         let refreshed = {
             let manifest = manifest.refreshed(refresh);

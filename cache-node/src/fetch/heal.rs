@@ -15,7 +15,6 @@ use super::types::{BodyError, Fetched};
 use super::{FetchRequest, Fetcher};
 
 /// How a reader gets at what its own disk has lost.
-#[derive(Clone)]
 pub(super) struct Healer {
     fetcher: Fetcher,
     request: FetchRequest,
@@ -38,13 +37,14 @@ impl Healer {
     ) -> Result<Bytes, BodyError> {
         let length = (range.end - range.start) as usize;
         // What this finds is read without another try: damage twice is a disk to be replaced.
-        let found = self.fetcher.find(&self.request).await;
+        let mut request = self.request.clone();
+        let found = self.fetcher.find(&mut request).await;
         let object = match found.map(|found| found.fetched(None)) {
             Ok(Fetched::Object(object)) => object,
             Ok(Fetched::Pass(_)) => return Err(other_version()),
             Err(error) => return Err(BodyError(error.to_string())),
         };
-        let mut body = object.into_body(Some(range));
+        let mut body = object.body(Some(range));
         let mut chunk = BytesMut::with_capacity(length);
         while let Some(piece) = body.next().await {
             let piece = piece?;

@@ -160,7 +160,9 @@ impl Job {
             self.flight.set(Outcome::Stored(found, tier, Lookup::Hit));
             return true;
         }
-        if self.inner.directory.verdict(found.manifest().head()) != Verdict::Gone {
+        let head = found.manifest().head();
+        // What another request selected says nothing of what this one would.
+        if self.inner.directory.verdict(head) != Verdict::Gone && self.asks_for(head) {
             self.known.stale = Some(found.manifest().id());
             self.stale = Some(found);
         }

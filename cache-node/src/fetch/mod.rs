@@ -5,6 +5,7 @@
 //! | `mod` | [`Fetcher::get`]: the path itself |
 //! | `flight` | one flight a key and node; who waits for it |
 //! | `job` | a flight's work: which source is next |
+//! | `local` | what is stored here, variants and stale answers included |
 //! | `pull` | sources within the cluster |
 //! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
@@ -21,6 +22,7 @@ mod fill;
 mod flight;
 mod heal;
 mod job;
+mod local;
 mod pull;
 mod resume;
 mod tierless;
@@ -29,20 +31,22 @@ mod types;
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use shoal_proto::ObjectKey;
+use shoal_proto::{ObjectHead, ObjectKey};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use types::{
-    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Lookup, OriginRequest,
-    OriginResponse, RequestBody,
+    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
+    Lookup, OriginRequest, OriginResponse, RequestBody,
 };
 
 use crate::clock;
-use crate::directory::{Directory, Verdict};
+use crate::directory::{Directory, Url, Verdict};
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
+use crate::policy::directives::RequestDirectives;
 use crate::policy::site::{Site, Sites};
+use crate::policy::{label, serve};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, Fills, Gatherer, Live, Peers};
@@ -50,9 +54,13 @@ use fencing::Gate;
 use flight::{Flights, Outcome};
 use heal::Healer;
 use job::Job;
+use local::Local;
 
 /// Flights that a request joins before it gives up.
 const FLIGHTS_MAX: u32 = 4;
+/// Keys that a request is looked up under: its URL's, its variant's, and again where what varies
+/// has changed meanwhile.
+const VARIANTS_MAX: u32 = 4;
 /// Copies being taken at a time.
 const COPIES_MAX: usize = 8;
 /// Wishes for copies that wait.
@@ -127,19 +135,57 @@ impl Fetcher {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The response for a key: memory, disk, peers, origin, in this order.
+    /// The response for a key: memory, disk, peers, origin, in this order; under the key of a
+    /// variant where the URL's has another.
     ///
     /// # Errors
     /// When the origin has to be asked and gives no usable answer.
-    pub async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
-        let found = self.find(&request).await?;
+    pub async fn get(&self, mut request: FetchRequest) -> Result<Fetched, FetchError> {
+        let found = self.find(&mut request).await?;
+        // Who heals wants the object, whatever its client wanted beside it.
+        let client = RequestDirectives::default();
+        let request = FetchRequest { client, interims: None, ..request };
         Ok(found.fetched(Some(Healer::new(self.clone(), request))))
     }
 
-    async fn find(&self, request: &FetchRequest) -> Result<Found, FetchError> {
-        if let Some(found) = self.local(&request.key).await {
-            return Ok(found);
+    /// What answers the request; its key becomes that of the variant that does.
+    async fn find(&self, request: &mut FetchRequest) -> Result<Found, FetchError> {
+        if serve::wants_origin(&request.client) {
+            return self.pass_request(request).await;
         }
+        let url = request.key;
+        for _ in 0..VARIANTS_MAX {
+            let found = match self.local(request).await {
+                Local::Answer(answer) => return self.accepted(answer, request).await,
+                Local::Another(other) => other,
+                Local::Nothing if request.client.only_if_cached => {
+                    return Err(FetchError::NotCached);
+                }
+                Local::Nothing => self.fly(request).await?,
+            };
+            let other = match found.head() {
+                Some(head) if !self.inner.selects(head, request) => head,
+                _ => return self.accepted(found, request).await,
+            };
+            let Some(variant) = self.inner.variant(&url, other, request) else { break };
+            request.key = variant;
+        }
+        self.pass_request(request).await
+    }
+
+    /// What was found, unless the client wants a younger one: then the origin's own.
+    async fn accepted(&self, found: Found, request: &FetchRequest) -> Result<Found, FetchError> {
+        let now_ms = clock::unix_ms();
+        match found.head() {
+            Some(head) if !serve::accepts(&head.freshness, &request.client, now_ms) => {
+                self.pass_request(request).await
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// Joins the key's flight, or starts it.
+    async fn fly(&self, request: &FetchRequest) -> Result<Found, FetchError> {
         for _ in 0..FLIGHTS_MAX {
             if request.method == Method::HEAD && self.inner.flights.get(&request.key).is_none() {
                 let stored = self.inner.store.get(&request.key).await.is_some();
@@ -187,15 +233,6 @@ impl Fetcher {
         self.pass_request(request).await
     }
 
-    async fn local(&self, key: &ObjectKey) -> Option<Found> {
-        let found = self.inner.store.get(key).await?;
-        if !self.inner.may_serve(&found) {
-            return None;
-        }
-        let tier = found.tier();
-        Some(Found::Stored(found, tier, Lookup::Hit))
-    }
-
     async fn pass_request(&self, request: &FetchRequest) -> Result<Found, FetchError> {
         let origin_request = OriginRequest {
             method: request.method.clone(),
@@ -203,6 +240,7 @@ impl Fetcher {
             client_authority: request.client_authority.clone(),
             headers: request.headers.clone(),
             body: None,
+            interims: request.interims.clone(),
         };
         self.pass(request.site.clone(), origin_request).await.map(Found::Pass)
     }
@@ -220,12 +258,14 @@ impl Fetcher {
     }
 
     /// After a successful unsafe request (RFC 9111 section 4.4): nobody in the cluster serves the
-    /// key's object from here on.
-    pub async fn invalidate(&self, key: ObjectKey) {
+    /// URL's object, or a variant of it, from here on.
+    pub async fn invalidate(&self, site: &Site, key: ObjectKey) {
         if let Err(error) = self.inner.store.remove(&key).await {
             tracing::warn!(%error, "an invalidated object could not be removed");
         }
-        if let Err(error) = self.inner.directory.invalidate(key).await {
+        let variants = label::of_variants(&self.inner.secret, site.name(), &key);
+        let url = Url { key, site: site.name().to_owned(), variants };
+        if let Err(error) = self.inner.directory.invalidate(url).await {
             tracing::warn!(%error, "an invalidation did not reach the tier");
         }
     }
@@ -245,6 +285,8 @@ impl Fetcher {
                 client_authority: copy.source.authority.clone(),
                 headers: HeaderMap::new(),
                 authorized: false,
+                client: RequestDirectives::default(),
+                interims: None,
             };
             let mut job = Job::new(self.inner.clone(), request, flight);
             job.copy = Some(copy);
@@ -295,17 +337,27 @@ enum Found {
 }
 
 impl Found {
+    /// The object's head; none for what passes through.
+    fn head(&self) -> Option<&ObjectHead> {
+        match self {
+            Self::Stored(object, ..) => Some(object.manifest().head()),
+            Self::Live(live, ..) => Some(live.head()),
+            Self::Pass(_) => None,
+        }
+    }
+
     /// With its body, for whose damaged chunks `healer` is asked.
     fn fetched(self, healer: Option<Healer>) -> Fetched {
         match self {
             Self::Stored(object, tier, lookup) => {
                 let head = Arc::new(object.manifest().head().clone());
-                let body = move |range| body::stored(object, healer, range);
+                let healer = healer.map(Arc::new);
+                let body = move |range| body::stored(object.clone(), healer.clone(), range);
                 Fetched::Object(FetchedObject::new(head, tier, lookup, body))
             }
             Self::Live(live, tier, lookup) => {
                 let head = live.head().clone();
-                let body = move |range| body::live(live, range);
+                let body = move |range| body::live(live.clone(), range);
                 Fetched::Object(FetchedObject::new(head, tier, lookup, body))
             }
             Self::Pass(response) => Fetched::Pass(response),

@@ -16,7 +16,7 @@ use crate::clock;
 use crate::directory::Acquired;
 use crate::policy::freshness::{Times, freshness};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
-use crate::policy::{conditional, hop, label, resume};
+use crate::policy::{conditional, hop, resume};
 use crate::transfer::FillEntry;
 
 /// What the origin said, and when.
@@ -88,7 +88,8 @@ impl Job {
             });
         }
         let stored = self.inner.store.get(&self.key()).await?;
-        if self.inner.directory.fenced(stored.manifest().head()) {
+        let head = stored.manifest().head();
+        if self.inner.directory.fenced(head) || !self.asks_for(head) {
             self.stale = None;
             return None;
         }
@@ -166,6 +167,9 @@ impl Job {
     /// the same. `None` when the holders have another version than the origin.
     pub(super) async fn checked(&mut self, manifest: Manifest) -> Result<Option<Manifest>, Step> {
         let head = manifest.head().clone();
+        if !self.asks_for(&head) {
+            return Ok(None);
+        }
         let word = match self.ask_about(&head).await {
             Verdict::Current(word) => word,
             Verdict::Changed(word) => {
@@ -188,9 +192,10 @@ impl Job {
             _ => Some(hop::to_stored(&word.response.headers)),
         };
         let Some(headers) = headers else { return Ok(None) };
-        let freshness = freshness(&hop::from_stored(&headers), word.times);
+        let freshness =
+            freshness(&hop::from_stored(&headers), word.times, &self.request.site.rules);
         let labels = self.labels_after(&head, &word.response.headers);
-        let headers = label::without_tags(headers);
+        let headers = self.stored(headers);
         let refresh = Refresh { headers, freshness, fence_position: word.position, labels };
         Ok(Some(manifest.refreshed(refresh)))
     }

@@ -8,7 +8,10 @@ use shoal_proto::{ObjectHead, ObjectKey};
 
 use crate::metrics::Tier;
 use crate::origin::OriginError;
-pub use crate::origin::{BodyError, BodyStream, OriginRequest, OriginResponse, RequestBody};
+pub use crate::origin::{
+    BodyError, BodyStream, Interim, Interims, OriginRequest, OriginResponse, RequestBody,
+};
+use crate::policy::directives::RequestDirectives;
 use crate::policy::site::Site;
 
 /// A request for a cacheable response (always answered from a `GET`; `HEAD` differs at the edge).
@@ -28,6 +31,10 @@ pub struct FetchRequest {
     pub headers: HeaderMap,
     /// The client's `Authorization` was present (RFC 9111 section 3.5).
     pub authorized: bool,
+    /// What the client asks of a cache, as far as the site listens to it.
+    pub client: RequestDirectives,
+    /// Where the origin's informational responses go, if anybody waits for them.
+    pub interims: Option<Interims>,
 }
 
 /// What a fetch came to.
@@ -64,7 +71,7 @@ pub struct FetchedObject {
     pub tier: Tier,
     /// How it was found.
     pub lookup: Lookup,
-    pub(crate) body: Box<dyn FnOnce(Option<Range<u64>>) -> BodyStream + Send>,
+    pub(crate) body: Box<dyn Fn(Option<Range<u64>>) -> BodyStream + Send + Sync>,
 }
 
 impl FetchedObject {
@@ -73,14 +80,14 @@ impl FetchedObject {
         head: Arc<ObjectHead>,
         tier: Tier,
         lookup: Lookup,
-        body: impl FnOnce(Option<Range<u64>>) -> BodyStream + Send + 'static,
+        body: impl Fn(Option<Range<u64>>) -> BodyStream + Send + Sync + 'static,
     ) -> Self {
         Self { head, tier, lookup, body: Box::new(body) }
     }
 
     /// The body, or the bytes of `range` (half open, within the length). A stream that ends early
     /// always ends in an error: the client's connection is then cut.
-    pub fn into_body(self, range: Option<Range<u64>>) -> BodyStream {
+    pub fn body(&self, range: Option<Range<u64>>) -> BodyStream {
         (self.body)(range)
     }
 }
@@ -122,6 +129,9 @@ pub enum FetchError {
         /// What was wrong with it.
         reason: String,
     },
+    /// Nothing stored here answers, and the client wants nothing else: 504.
+    #[error("nothing is stored here, and the client asked for nothing else")]
+    NotCached,
     /// The node is shutting down: 503.
     #[error("the node is shutting down")]
     Closed,

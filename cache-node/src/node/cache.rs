@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shoal_proto::wire::v1;
 use shoal_proto::{ClusterId, NodeId, ObjectKey};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
@@ -13,9 +14,9 @@ use super::members::Members;
 use super::purges::Purger;
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
-use crate::config::{CacheConfig, Config};
+use crate::config::{AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::directory::{Directory, DirectoryConfig, Local};
-use crate::edge::{self, Edge, EdgeConfig};
+use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
 use crate::membership::Role;
 use crate::membership::mode::Sight;
@@ -38,8 +39,9 @@ const TIER_DEADLINE: Duration = Duration::from_secs(15);
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) struct Listeners {
-    pub(super) edge: tokio::net::TcpListener,
-    pub(super) cluster: tokio::net::TcpListener,
+    pub(super) edge: TcpListener,
+    pub(super) edge_tls: Option<TcpListener>,
+    pub(super) cluster: TcpListener,
 }
 
 /// Tasks in the order in which they end.
@@ -73,7 +75,8 @@ pub(super) async fn run(
     let channels = Channels::new(config.cluster.security.clone());
     let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, cache, .. } = config;
-    let Some(cache) = cache else { return Ok(()) };
+    let Some(mut cache) = cache else { return Ok(()) };
+    let tls = cache.edge.tls.take();
     let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
     let cluster_id = cluster.id.clone();
     let member = Member {
@@ -125,8 +128,9 @@ pub(super) async fn run(
     for (name, telling) in holdings::all(&store, &directory) {
         groups.session.spawn_until_stopped(name, telling);
     }
-    let serving = groups.edge.clone();
-    groups.edge.spawn("edge", edge::serve(listeners.edge, edge, serving));
+    let doors = (listeners.edge, listeners.edge_tls.zip(tls));
+    open_doors(doors, &edge, &groups.edge);
+    drop(edge);
     tokio::pin!(stop);
     let died = tokio::select! {
         () = &mut stop => false,
@@ -135,6 +139,22 @@ pub(super) async fn run(
     running.set_ready(false, "stopping");
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
+}
+
+/// Clients may come in, in clear and, where there is a certificate, by TLS.
+fn open_doors(
+    (clear, tls): (TcpListener, Option<(TcpListener, EdgeTlsConfig)>),
+    edge: &Arc<Edge<Fetcher>>,
+    tasks: &Tasks,
+) {
+    let open = |name, door: Door| {
+        tasks.spawn(name, edge::serve(door, edge.clone(), tasks.clone()));
+    };
+    if let Some((listener, EdgeTlsConfig { shown, .. })) = tls {
+        tasks.spawn_until_stopped("edge-certificate", shown.clone().follow());
+        open("edge-tls", Door { listener, tls: Some(shown) });
+    }
+    open("edge", clear.into());
 }
 
 /// What can be asked of a caching node.
@@ -252,9 +272,26 @@ async fn build(
     let purger =
         Purger { directory: directory.clone(), sites: sites.clone(), secret: cache.secret };
     let edge = Edge::new(edge_config, sites, secret, fetcher.clone(), edge_metrics.clone());
+    let lost = edge_metrics.access_lines_lost.clone();
+    let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
     Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
+}
+
+/// The edge, with its access log where one is configured.
+async fn logging(
+    edge: Edge<Fetcher>,
+    config: Option<AccessLogConfig>,
+    lost: prometheus::IntCounter,
+    session: &Tasks,
+) -> Result<Edge<Fetcher>, NodeError> {
+    let Some(AccessLogConfig { path, format, addresses }) = config else { return Ok(edge) };
+    let opened = AccessLog::open(&path, (format, addresses), lost).await;
+    let (log, lines) = opened.map_err(|source| NodeError::AccessLog { path, source })?;
+    // It ends when the edge has: nobody can log any more then.
+    session.spawn("access-log", lines.write());
+    Ok(edge.with_access_log(log))
 }
 
 /// What heartbeats carry.

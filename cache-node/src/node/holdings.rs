@@ -102,13 +102,13 @@ async fn settle(store: Arc<Store>, directory: Arc<Directory>) {
 /// Tells a part; what could not be told comes back.
 async fn tell(store: &Store, directory: &Directory, part: Part) -> Part {
     let mut left = Part::default();
-    let purges = part.purges.iter().map(|key| async {
-        let told = directory.invalidate(*key).await;
+    let purges = part.purges.iter().map(|url| async {
+        let told = directory.invalidate(url.clone()).await;
         told.inspect_err(|error| tracing::info!(%error, "an invalidation is still owed")).is_err()
     });
     let failed = futures::future::join_all(purges).await;
     let unsaid = part.purges.iter().zip(failed).filter(|(_, failed)| *failed);
-    left.purges = unsaid.map(|(key, _)| *key).collect();
+    left.purges = unsaid.map(|(url, _)| url.clone()).collect();
     let debts = part.debts.iter().map(|(key, debt)| pay(store, directory, *key, *debt));
     let paid = futures::future::join_all(debts).await;
     let unsaid = part.debts.iter().zip(paid).filter(|(_, paid)| !paid);

@@ -64,6 +64,14 @@ pub enum NodeError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The access log cannot be opened.
+    #[error("edge.access_log {}: {source}; expected a file that can be appended to", path.display())]
+    AccessLog {
+        /// Its path.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The certificate, key or authority cannot be used.
     #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
     Tls(#[from] tonic::transport::Error),
@@ -106,6 +114,7 @@ struct Listeners {
     admin: TcpListener,
     cluster: tokio::net::TcpListener,
     edge: Option<tokio::net::TcpListener>,
+    edge_tls: Option<tokio::net::TcpListener>,
 }
 
 /// Runs a member until `stop`.
@@ -149,7 +158,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
     tracing::info!(name = config.node.name, role = config.node.role.name(), "starting");
     let ended = match (config.node.role, listeners.edge) {
         (ConfiguredRole::Node | ConfiguredRole::Auto, Some(edge)) => {
-            let parts = cache::Listeners { edge, cluster: listeners.cluster };
+            let Listeners { cluster, edge_tls, .. } = listeners;
+            let parts = cache::Listeners { edge, edge_tls, cluster };
             cache::run((config, me, base), parts, &running, stop).await
         }
         _ => tier::run((config, me, base), listeners.cluster, &running, stop).await,
@@ -171,10 +181,13 @@ fn bind(config: &Config) -> Result<Listeners, NodeError> {
         tokio::net::TcpListener::from_std(bound(key, address)?).map_err(failed)
     };
     let edge = config.cache.as_ref().map(|cache| on_runtime("edge.listen", cache.edge.listen));
+    let tls = config.cache.as_ref().and_then(|cache| cache.edge.tls.as_ref());
+    let edge_tls = tls.map(|tls| on_runtime("edge.tls.listen", tls.listen));
     Ok(Listeners {
         admin: bound("admin.listen", config.admin.listen)?,
         cluster: on_runtime("cluster.listen", config.cluster.listen)?,
         edge: edge.transpose()?,
+        edge_tls: edge_tls.transpose()?,
     })
 }
 

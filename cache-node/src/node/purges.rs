@@ -16,7 +16,7 @@ use crate::admin::tokens::{Target, Verb};
 use crate::admin::{Call, Control, ControlError};
 use crate::clock;
 use crate::config::ClusterSecret;
-use crate::directory::{Directory, Fenced, Matcher};
+use crate::directory::{Directory, Fenced, Matcher, Url};
 use crate::policy::label::{self, TAG_BYTES_MAX};
 use crate::policy::named::{self, Named, NamedError};
 use crate::policy::site::Sites;
@@ -96,8 +96,11 @@ impl Purger {
                 let named = Named::read(&self.sites, &url).map_err(wrong)?;
                 let site = named.site.name().to_owned();
                 call.allow(Target::Path(&site, named.path()))?;
-                let matchers = vec![Matcher::Key(named.key(self.secret.as_bytes()))];
-                Ok(Planned { site, by: "url", matchers })
+                let secret = self.secret.as_bytes();
+                let key = named.key(secret);
+                let variants = label::of_variants(secret, &site, &key);
+                let url = Url { key, site: site.clone(), variants };
+                Ok(Planned { site, by: "url", matchers: url.matchers().to_vec() })
             }
             Wish { url: None, prefix: Some(url), tag: None, site: None } => {
                 let named = Named::read(&self.sites, &url).map_err(wrong)?;

@@ -11,11 +11,11 @@
 //! pooled connection before it could have read the request; idempotent methods without body only.
 //! Over HTTP/2 only never-sent requests are retried.
 //!
-//! Not here: checks of resolved addresses against the site; informational (`1xx`) responses are
-//! skipped, since hyper's server cannot relay them.
+//! Not here: checks of resolved addresses against the site.
 
 mod body;
 mod connect;
+mod interim;
 mod response;
 mod tracked;
 
@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{HOST, TRANSFER_ENCODING, VIA};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -34,11 +34,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use body::{BodyError, BodyStream, RequestBody};
 pub use connect::OriginSetupError;
+pub use interim::{Interim, Interims};
 
 use crate::clock;
 use crate::metrics::OriginMetrics;
 use crate::policy::hop;
 use crate::policy::site::{HostHeader, Site};
+use crate::policy::surrogate;
 use crate::tasks::Tasks;
 use body::{Progress, SendBody};
 use connect::Connector;
@@ -64,6 +66,8 @@ const PING_MS: u64 = 15_000;
 
 /// Shoal's entry in `Via` (RFC 9110 section 7.6.3).
 const VIA_SHOAL: &[u8] = b"1.1 shoal";
+/// Which targeted control an origin may use.
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 
 /// A request to an origin.
 pub struct OriginRequest {
@@ -77,6 +81,8 @@ pub struct OriginRequest {
     pub headers: HeaderMap,
     /// Its body, if any.
     pub body: Option<RequestBody>,
+    /// Where informational responses go, if anybody waits for them.
+    pub interims: Option<Interims>,
 }
 
 impl std::fmt::Debug for OriginRequest {
@@ -229,7 +235,9 @@ impl OriginClient {
         let slot = self.slot(site).await?;
         let method = request.method.clone();
         let body = request.body.take();
-        let head = head(site, request, body.as_ref())?;
+        let interims = request.interims.take();
+        let mut head = head(site, request, body.as_ref())?;
+        interims.into_iter().for_each(|interims| interim::listen(&mut head, interims));
         let again = is_repeatable(&method, body.is_none()).then(|| head.clone());
         let client = match site.host_header() {
             HostHeader::Origin => &self.any,
@@ -405,7 +413,10 @@ fn head(
     let host = HeaderValue::from_str(&site.host_for(&request.client_authority));
     let mut headers = hop::pass_headers(&request.headers);
     headers.insert(HOST, host.map_err(|error| unusable(error.into()))?);
-    append_via(&mut headers);
+    append(&mut headers, VIA, VIA_SHOAL);
+    if site.rules.is_surrogate() {
+        append(&mut headers, SURROGATE_CAPABILITY, surrogate::CAPABILITY.as_bytes());
+    }
     if body.is_some_and(|body| body.length.is_none()) {
         // Otherwise hyper takes an unsized body of a GET for none. HTTP/2 drops it again.
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
@@ -417,14 +428,15 @@ fn head(
     Ok(head)
 }
 
-fn append_via(headers: &mut HeaderMap) {
-    let mut via = headers.get(VIA).map_or(Vec::new(), |value| value.as_bytes().to_vec());
-    if !via.is_empty() {
-        via.extend_from_slice(b", ");
+/// Adds a member at a list header's end.
+fn append(headers: &mut HeaderMap, name: HeaderName, member: &[u8]) {
+    let mut list = headers.get(&name).map_or(Vec::new(), |value| value.as_bytes().to_vec());
+    if !list.is_empty() {
+        list.extend_from_slice(b", ");
     }
-    via.extend_from_slice(VIA_SHOAL);
-    if let Ok(via) = HeaderValue::from_bytes(&via) {
-        headers.insert(VIA, via);
+    list.extend_from_slice(member);
+    if let Ok(list) = HeaderValue::from_bytes(&list) {
+        headers.insert(name, list);
     }
 }
 

@@ -190,6 +190,7 @@ impl Secure {
             client_authority: "client.test".into(),
             headers: HeaderMap::new(),
             body: None,
+            interims: None,
         };
         client.send(&site(&self.url, more), request).await
     }

@@ -76,6 +76,7 @@ impl Rig {
             client_authority: "Client.test:8080".into(),
             headers: HeaderMap::new(),
             body,
+            interims: None,
         };
         self.client.send(site, request).await
     }
@@ -184,6 +185,7 @@ async fn the_origin_sees_what_was_asked_and_no_more() {
             client_authority: "Client.test:8080".into(),
             headers: headers.clone(),
             body: None,
+            interims: None,
         };
         collect(rig.client.send(&rig.site(more), request).await).await.unwrap();
     }
@@ -198,6 +200,7 @@ async fn the_origin_sees_what_was_asked_and_no_more() {
             "accept: a, b",
             "cookie: a=1",
             &host,
+            "surrogate-capability: shoal=\"Surrogate/1.0\"",
             "via: 1.0 before, 1.1 shoal",
             "x-free: text, with \"marks\"; (all)",
         ]

@@ -31,14 +31,17 @@ const NOT_MODIFIED_KEEPS: [HeaderName; 7] = [
     header::VARY,
 ];
 
-/// Headers that describe the stored bytes, or that the cache does not store: a `304` leaves them
-/// alone (RFC 9111 section 3.2).
-const NOT_UPDATED: [HeaderName; 5] = [
+/// Headers whose values are about the very bytes that are stored, or that the cache does not store:
+/// a `304` leaves them alone (RFC 9111 section 3.2: "to ensure integrity of the stored response").
+const NOT_UPDATED: [HeaderName; 8] = [
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_RANGE,
-    header::CONTENT_TYPE,
     header::SET_COOKIE,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
+    HeaderName::from_static("repr-digest"),
 ];
 
 /// Whether the stored response answers the client's preconditions by `304`.

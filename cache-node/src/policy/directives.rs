@@ -1,16 +1,15 @@
-//! `Cache-Control` (RFC 9111 section 5.2) and `CDN-Cache-Control` (RFC 9213), exactly.
+//! `Cache-Control` (RFC 9111 section 5.2) and the targeted fields of a site (RFC 9213), exactly.
 //!
 //! Invariants: names are compared without letter case; text within a quoted string is never a
 //! directive; numbers saturate. A directive that restricts counts however malformed its value is;
 //! one that permits counts only when well-formed; a malformed number of seconds counts as 0.
 
-use http::HeaderMap;
-use http::header::CACHE_CONTROL;
+use http::header::{CACHE_CONTROL, PRAGMA};
+use http::{HeaderMap, HeaderName};
 
+use super::rules::{ClientDirectives, Rules};
 use super::structured::{self, Item, is_token};
-
-/// `CDN-Cache-Control`: for this cache and its like alone.
-const CDN_CACHE_CONTROL: &str = "cdn-cache-control";
+use super::surrogate;
 
 /// What a response says to a shared cache. Times are in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,14 +34,15 @@ pub struct ResponseDirectives {
     pub stale_while_revalidate: Option<u64>,
     /// `stale-if-error` (RFC 5861 section 4); 0 when malformed.
     pub stale_if_error: Option<u64>,
-    /// From `CDN-Cache-Control`: `Cache-Control` and `Expires` do not count (RFC 9213 section 2.2).
+    /// From a targeted field: `Cache-Control` and `Expires` do not count (RFC 9213 section 2.2).
     pub targeted: bool,
 }
 
 impl ResponseDirectives {
     /// Reads a response's headers.
-    pub fn of(headers: &HeaderMap) -> Self {
-        if let Some(targeted) = targeted(headers) {
+    pub fn of(headers: &HeaderMap, rules: &Rules) -> Self {
+        // RFC 9213 section 2.2: the first of the list that is there and well-formed.
+        if let Some(targeted) = rules.targeted.iter().find_map(|name| targeted(headers, name)) {
             return targeted;
         }
         let mut found = Self::default();
@@ -96,20 +96,34 @@ pub struct RequestDirectives {
     pub max_age: Option<u64>,
     /// `min-fresh`; 0 when malformed.
     pub min_fresh: Option<u64>,
+    /// `max-stale`: stale by at most so much is welcome; without a value, however stale.
+    pub max_stale: Option<u64>,
 }
 
 impl RequestDirectives {
-    /// Reads a request's headers. `max-stale` is never granted, so it is not read.
-    pub fn of(headers: &HeaderMap) -> Self {
+    /// Reads as much of a request's headers as the site listens to.
+    pub fn of(headers: &HeaderMap, listens: ClientDirectives) -> Self {
+        if listens == ClientDirectives::Ignore {
+            return Self::default();
+        }
+        let all = listens == ClientDirectives::All;
         let mut found = Self::default();
         for_each(headers, |directive| match directive.name.to_ascii_lowercase().as_slice() {
-            b"no-cache" => found.no_cache = true,
-            b"no-store" => found.no_store = true,
             b"only-if-cached" => found.only_if_cached = true,
-            b"max-age" => merge(&mut found.max_age, directive),
-            b"min-fresh" => merge(&mut found.min_fresh, directive),
+            b"max-stale" if directive.value == Value::Absent => found.max_stale = Some(u64::MAX),
+            b"max-stale" => merge(&mut found.max_stale, directive),
+            b"no-cache" if all => found.no_cache = true,
+            b"no-store" if all => found.no_store = true,
+            b"max-age" if all => merge(&mut found.max_age, directive),
+            b"min-fresh" if all => merge(&mut found.min_fresh, directive),
             _ => {}
         });
+        // RFC 9111 section 5.4: it says the same where there is no Cache-Control.
+        if all && !headers.contains_key(CACHE_CONTROL) {
+            let lines = headers.get_all(PRAGMA).iter().map(|line| line.as_bytes());
+            let mut words = lines.flat_map(|line| line.split(|byte| *byte == b','));
+            found.no_cache = words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"no-cache"));
+        }
         found
     }
 }
@@ -158,7 +172,7 @@ fn for_each(headers: &HeaderMap, mut found: impl FnMut(Directive<'_>)) -> bool {
     for line in headers.get_all(CACHE_CONTROL) {
         let mut rest = line.as_bytes();
         while !rest.is_empty() {
-            let (piece, after, closed) = split_piece(rest);
+            let (piece, after, closed) = split_piece(rest, b',');
             whole &= closed;
             rest = after;
             if let Some(directive) = parse_piece(piece.trim_ascii()) {
@@ -169,8 +183,8 @@ fn for_each(headers: &HeaderMap, mut found: impl FnMut(Directive<'_>)) -> bool {
     whole
 }
 
-/// Up to the next comma outside quotes: the piece, what follows the comma, whether quotes closed.
-fn split_piece(text: &[u8]) -> (&[u8], &[u8], bool) {
+/// Up to the next separator outside quotes: the piece, what follows it, whether quotes closed.
+pub(super) fn split_piece(text: &[u8], separator: u8) -> (&[u8], &[u8], bool) {
     let mut quoted = false;
     let mut escaped = false;
     for (at, byte) in text.iter().enumerate() {
@@ -178,7 +192,9 @@ fn split_piece(text: &[u8]) -> (&[u8], &[u8], bool) {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            b',' if !quoted => return (&text[..at], &text[at + 1..], true),
+            byte if *byte == separator && !quoted => {
+                return (&text[..at], &text[at + 1..], true);
+            }
             _ => {}
         }
     }
@@ -209,10 +225,13 @@ fn parse_value(text: &[u8]) -> Value<'_> {
     if token { Value::Text(text) } else { Value::Malformed }
 }
 
-/// `CDN-Cache-Control`, if present, not empty and well-formed with the types that its directives
+/// A targeted field, if present, not empty and well-formed with the types that its directives
 /// have; otherwise it is ignored as a whole (RFC 9213 section 2.1).
-fn targeted(headers: &HeaderMap) -> Option<ResponseDirectives> {
-    let lines: Vec<_> = headers.get_all(CDN_CACHE_CONTROL).iter().map(|v| v.as_bytes()).collect();
+fn targeted(headers: &HeaderMap, name: &HeaderName) -> Option<ResponseDirectives> {
+    if name == surrogate::CONTROL {
+        return surrogate::directives(headers);
+    }
+    let lines: Vec<_> = headers.get_all(name).iter().map(|v| v.as_bytes()).collect();
     let joined = lines.join(&b", "[..]);
     let members = structured::dictionary(&joined)?;
     if members.is_empty() {

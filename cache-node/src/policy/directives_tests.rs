@@ -13,7 +13,7 @@ fn headers(name: &'static str, lines: &[&str]) -> HeaderMap {
 }
 
 fn response(lines: &[&str]) -> ResponseDirectives {
-    ResponseDirectives::of(&headers("cache-control", lines))
+    ResponseDirectives::of(&headers("cache-control", lines), &Rules::default())
 }
 
 #[test]
@@ -120,13 +120,13 @@ fn cdn_cache_control_overrides_both_ways_or_not_at_all() {
         ("max-age=9999999999999999", Some(1), true),
     ] {
         let mut both = headers("cache-control", &["max-age=1, no-store"]);
-        both.insert(CDN_CACHE_CONTROL, HeaderValue::from_str(cdn).unwrap());
-        let read = ResponseDirectives::of(&both);
+        both.insert("cdn-cache-control", HeaderValue::from_str(cdn).unwrap());
+        let read = ResponseDirectives::of(&both, &Rules::default());
         assert_eq!((read.max_age, read.no_store), (max_age, no_store), "{cdn:?}");
         assert_eq!(read.targeted, max_age != Some(1), "{cdn:?}");
     }
-    let lines = headers(CDN_CACHE_CONTROL, &["max-age=60", "private=\"x\", s-maxage=9"]);
-    let read = ResponseDirectives::of(&lines);
+    let lines = headers("cdn-cache-control", &["max-age=60", "private=\"x\", s-maxage=9"]);
+    let read = ResponseDirectives::of(&lines, &Rules::default());
     assert!(read.private && read.allows_authorized);
     assert_eq!((read.max_age, read.s_maxage), (Some(60), Some(9)));
 }
@@ -134,10 +134,40 @@ fn cdn_cache_control_overrides_both_ways_or_not_at_all() {
 #[test]
 fn requests_have_directives_of_their_own() {
     let asked = headers("cache-control", &["No-Cache, min-fresh=5, max-age=0", "only-if-cached"]);
-    let read = RequestDirectives::of(&asked);
+    let read = RequestDirectives::of(&asked, ClientDirectives::All);
     assert!(read.no_cache && read.only_if_cached && !read.no_store);
     assert_eq!((read.max_age, read.min_fresh), (Some(0), Some(5)));
-    assert_eq!(RequestDirectives::of(&HeaderMap::new()), RequestDirectives::default());
+    let none = RequestDirectives::default();
+    assert_eq!(RequestDirectives::of(&HeaderMap::new(), ClientDirectives::All), none);
+    assert_eq!(RequestDirectives::of(&asked, ClientDirectives::Ignore), none);
+    let safe = RequestDirectives::of(&asked, ClientDirectives::Safe);
+    assert_eq!(safe, RequestDirectives { only_if_cached: true, ..none });
+}
+
+#[test]
+fn requests_may_put_up_with_stale_responses() {
+    let of = |line| {
+        RequestDirectives::of(&headers("cache-control", &[line]), ClientDirectives::Safe).max_stale
+    };
+    assert_eq!(of("max-stale"), Some(u64::MAX));
+    assert_eq!(of("max-stale=5"), Some(5));
+    assert_eq!(of("max-stale=x"), Some(0));
+    assert_eq!(of("max-age=5"), None);
+}
+
+#[test]
+fn pragma_counts_where_cache_control_is_absent() {
+    let of = |lines: &[(&'static str, &str)], listens| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        RequestDirectives::of(&headers, listens).no_cache
+    };
+    let pragma = ("pragma", "foo, No-Cache");
+    assert!(of(&[pragma], ClientDirectives::All));
+    assert!(!of(&[pragma, ("cache-control", "foo")], ClientDirectives::All));
+    assert!(!of(&[pragma], ClientDirectives::Safe));
 }
 
 proptest::proptest! {
@@ -150,9 +180,9 @@ proptest::proptest! {
             let Ok(value) = value else { continue };
             let mut headers = HeaderMap::new();
             headers.append("cache-control", value.clone());
-            headers.append(CDN_CACHE_CONTROL, value);
-            ResponseDirectives::of(&headers);
-            RequestDirectives::of(&headers);
+            headers.append("cdn-cache-control", value);
+            ResponseDirectives::of(&headers, &Rules::default());
+            RequestDirectives::of(&headers, ClientDirectives::All);
         }
     }
 

@@ -4,12 +4,13 @@
 //! with another value gives no lifetime; the origin's clock is compared with itself alone, so that
 //! one that runs fast or slow changes nothing.
 
-use http::HeaderMap;
 use http::header::{AGE, DATE, ETAG, EXPIRES, LAST_MODIFIED};
+use http::{HeaderMap, HeaderValue};
 use shoal_proto::Freshness;
 
 use super::date;
 use super::directives::{ResponseDirectives, delta_seconds};
+use super::rules::{Rules, UnclearAge};
 
 const SECOND_MS: u64 = 1_000;
 
@@ -23,13 +24,13 @@ pub struct Times {
 }
 
 /// The freshness facts of a response.
-pub fn freshness(headers: &HeaderMap, times: Times) -> Freshness {
-    let directives = ResponseDirectives::of(headers);
+pub fn freshness(headers: &HeaderMap, times: Times, rules: &Rules) -> Freshness {
+    let directives = ResponseDirectives::of(headers, rules);
     let window = |seconds: Option<u64>| seconds.unwrap_or(0).saturating_mul(SECOND_MS);
     Freshness {
         response_time_ms: times.response_ms,
-        initial_age_ms: initial_age_ms(headers, times),
-        lifetime_ms: explicit_lifetime_ms(headers, times).unwrap_or(0),
+        initial_age_ms: initial_age_ms(headers, times, rules.unclear_age),
+        lifetime_ms: explicit_lifetime_ms(headers, times, rules).unwrap_or(0),
         validate_always: directives.no_cache,
         // RFC 9111 sections 4.2.4, 5.2.2.2, 5.2.2.8 and 5.2.2.10.
         never_stale: directives.must_revalidate
@@ -42,8 +43,8 @@ pub fn freshness(headers: &HeaderMap, times: Times) -> Freshness {
 
 /// `freshness_lifetime` where the origin stated one (RFC 9111 section 4.2.1): `s-maxage`, then
 /// `max-age`, then `Expires` less `Date`.
-pub fn explicit_lifetime_ms(headers: &HeaderMap, times: Times) -> Option<u64> {
-    let directives = ResponseDirectives::of(headers);
+pub fn explicit_lifetime_ms(headers: &HeaderMap, times: Times, rules: &Rules) -> Option<u64> {
+    let directives = ResponseDirectives::of(headers, rules);
     if let Some(seconds) = directives.s_maxage.or(directives.max_age) {
         return Some(seconds.saturating_mul(SECOND_MS));
     }
@@ -63,13 +64,17 @@ pub fn explicit_lifetime_ms(headers: &HeaderMap, times: Times) -> Option<u64> {
 
 /// `corrected_age_value` (RFC 9111 section 4.2.3), which may stand for `corrected_initial_age`.
 /// The alternative, `apparent_age`, would count an origin's slow clock as age.
-fn initial_age_ms(headers: &HeaderMap, times: Times) -> u64 {
+fn initial_age_ms(headers: &HeaderMap, times: Times, unclear: UnclearAge) -> u64 {
     let delay_ms = times.response_ms.saturating_sub(times.request_ms);
+    let mut lines = headers.get_all(AGE).iter();
+    let Some(value) = lines.next().map(HeaderValue::as_bytes) else { return delay_ms };
     // RFC 9111 section 5.1: the first member of a list counts, an invalid one is ignored.
-    let age = headers.get(AGE).and_then(|value| {
-        let first = value.as_bytes().split(|byte| *byte == b',').next()?;
-        delta_seconds(first.trim_ascii())
-    });
+    let first = value.split(|byte| *byte == b',').next().unwrap_or_default();
+    let age = delta_seconds(first.trim_ascii());
+    let clear = age.is_some() && first.len() == value.len() && lines.next().is_none();
+    if !clear && unclear == UnclearAge::Stale {
+        return u64::MAX;
+    }
     age.unwrap_or(0).saturating_mul(SECOND_MS).saturating_add(delay_ms)
 }
 
@@ -81,7 +86,7 @@ pub fn has_validator(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     use super::*;
 
@@ -99,7 +104,7 @@ mod tests {
     }
 
     fn lifetime_s(lines: &[(&str, &str)]) -> Option<u64> {
-        explicit_lifetime_ms(&headers(lines), TIMES).map(|ms| ms / SECOND_MS)
+        explicit_lifetime_ms(&headers(lines), TIMES, &Rules::default()).map(|ms| ms / SECOND_MS)
     }
 
     #[test]
@@ -156,22 +161,43 @@ mod tests {
             ("x, 20", 0),
             ("", 0),
         ] {
-            let found = initial_age_ms(&headers(&[("age", age)]), TIMES);
+            let found = initial_age_ms(&headers(&[("age", age)]), TIMES, UnclearAge::Ignore);
             let expected = u64::saturating_mul(seconds, SECOND_MS).saturating_add(250);
             assert_eq!(found, expected, "{age}");
         }
-        let found = initial_age_ms(&headers(&[("age", "5"), ("age", "90")]), TIMES);
+        let twice = headers(&[("age", "5"), ("age", "90")]);
+        let found = initial_age_ms(&twice, TIMES, UnclearAge::Ignore);
         assert_eq!(found, 5_250, "the first of two");
-        assert_eq!(
-            initial_age_ms(&headers(&[("date", "Wed, 06 Nov 1985 08:49:37 GMT")]), TIMES),
-            250
-        );
+        let slow = headers(&[("date", "Wed, 06 Nov 1985 08:49:37 GMT")]);
+        assert_eq!(initial_age_ms(&slow, TIMES, UnclearAge::Stale), 250, "a slow clock");
+    }
+
+    #[test]
+    fn an_unclear_age_is_stale_where_the_site_wants_it() {
+        for (ages, clear) in [
+            (&["20"][..], true),
+            (&["020"], true),
+            (&["20, 7"], false),
+            (&["0", "0"], false),
+            (&["-20"], false),
+            (&["20.0"], false),
+            (&["20;a=b"], false),
+            (&[""], false),
+        ] {
+            let lines: Vec<_> = ages.iter().map(|age| ("age", *age)).collect();
+            let found = initial_age_ms(&headers(&lines), TIMES, UnclearAge::Stale);
+            assert_eq!(found < u64::MAX, clear, "{ages:?}");
+        }
     }
 
     #[test]
     fn facts_are_complete_and_saturate() {
         let control = "max-age=99999999999999999999, stale-while-revalidate=2, stale-if-error=3";
-        let facts = freshness(&headers(&[("cache-control", control), ("age", "10")]), TIMES);
+        let facts = freshness(
+            &headers(&[("cache-control", control), ("age", "10")]),
+            TIMES,
+            &Rules::default(),
+        );
         assert_eq!(
             facts,
             Freshness {
@@ -196,7 +222,8 @@ mod tests {
             ("max-age=1, proxy-revalidate", false, true),
             ("s-maxage=1", false, true),
         ] {
-            let facts = freshness(&headers(&[("cache-control", control)]), TIMES);
+            let facts =
+                freshness(&headers(&[("cache-control", control)]), TIMES, &Rules::default());
             assert_eq!((facts.validate_always, facts.never_stale), (validate_always, never_stale));
         }
     }

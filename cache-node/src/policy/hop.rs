@@ -13,6 +13,8 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_proto::Header;
 
+use super::vary;
+
 /// Hop-by-hop whatever `Connection` says (RFC 9110 section 7.6.1; `Proxy-*` by RFC 9111 3.1).
 const HOP_BY_HOP: [&str; 11] = [
     "connection",
@@ -29,7 +31,7 @@ const HOP_BY_HOP: [&str; 11] = [
 ];
 
 /// Kept although `Connection` names them (RFC 9110 section 7.6.1: "never appropriate").
-const KEPT: [HeaderName; 9] = [
+const KEPT: [HeaderName; 11] = [
     AUTHORIZATION,
     CACHE_CONTROL,
     CONTENT_ENCODING,
@@ -39,6 +41,8 @@ const KEPT: [HeaderName; 9] = [
     SET_COOKIE,
     VARY,
     HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("shoal-cache-control"),
+    HeaderName::from_static("surrogate-control"),
 ];
 
 /// They name the client, which origins are not told.
@@ -99,6 +103,7 @@ pub fn fill_headers(client: &HeaderMap) -> HeaderMap {
 pub fn keep_end_to_end(headers: &mut HeaderMap) {
     strip(headers);
     headers.remove(CONTENT_LENGTH);
+    headers.remove(vary::MARK);
     join_lines(headers);
 }
 
@@ -166,6 +171,7 @@ pub fn from_stored(stored: &[Header]) -> HeaderMap {
     }
     strip(&mut headers);
     headers.remove(CONTENT_LENGTH);
+    headers.remove(vary::MARK);
     headers
 }
 

@@ -1,7 +1,7 @@
 //! The identity of a cacheable response: a keyed hash, so that an index or a log names no URL.
 //!
 //! Invariants: no two inputs share an encoding (every part is preceded by its length); path and
-//! query enter exactly as received. Not here: `Vary` values, since such responses are not stored.
+//! query enter exactly as received. Keys of variants are made out of this one: see `vary`.
 
 use shoal_proto::ObjectKey;
 

@@ -7,8 +7,8 @@
 //! 2⁻⁶⁴; one of them is then purged with the other, which costs a fill.
 
 use http::HeaderMap;
-use shoal_proto::limits::{PATH_LEVELS_MAX, TAGS_MAX};
-use shoal_proto::{Header, Labels};
+use shoal_proto::limits::{LABELS_MAX, PATH_LEVELS_MAX};
+use shoal_proto::{Header, Labels, ObjectKey};
 
 /// Response headers that carry tags: one with spaces between them, one with commas. They end here,
 /// as with others who act on them.
@@ -18,6 +18,7 @@ pub const TAG_BYTES_MAX: usize = 1024;
 
 const PATH: u8 = b'p';
 const TAG: u8 = b't';
+const VARIANT: u8 = b'v';
 
 /// The labels of a response for `target` (path and query) with these headers.
 pub fn labels(secret: &[u8; 32], site: &str, target: &str, headers: &HeaderMap) -> Labels {
@@ -41,6 +42,22 @@ pub fn validated(labels: &Labels, secret: &[u8; 32], site: &str, headers: &Heade
         add_tags(&mut labels, secret, site, headers);
     }
     labels
+}
+
+/// The labels of a variant that is stored apart from its URL's key.
+pub fn of_variant(mut labels: Labels, secret: &[u8; 32], site: &str, url: &ObjectKey) -> Labels {
+    if labels.hashes.len() >= LABELS_MAX {
+        // The last is a tag's.
+        labels.hashes.pop();
+        labels.every_tag = true;
+    }
+    labels.hashes.push(of_variants(secret, site, url));
+    labels
+}
+
+/// The label of all variants of a URL that are stored apart from its key.
+pub fn of_variants(secret: &[u8; 32], site: &str, url: &ObjectKey) -> u64 {
+    label(secret, VARIANT, site, &url.to_string())
 }
 
 /// Headers without those that carry tags: they are of no use to clients, and name what labels hide.
@@ -87,7 +104,7 @@ fn add_tag(labels: &mut Labels, tag: &str, label: u64) {
         return;
     }
     // Paths come first, and are no more than their bound.
-    let full = labels.hashes.len() >= PATH_LEVELS_MAX + 1 + TAGS_MAX;
+    let full = labels.hashes.len() >= LABELS_MAX;
     if full || tag.len() > TAG_BYTES_MAX {
         labels.every_tag = true;
     } else {
@@ -142,7 +159,7 @@ fn label(secret: &[u8; 32], kind: u8, site: &str, text: &str) -> u64 {
 mod tests {
     use http::HeaderValue;
     use proptest::prelude::*;
-    use shoal_proto::limits::LABELS_MAX;
+    use shoal_proto::limits::TAGS_MAX;
 
     use super::*;
 
@@ -211,6 +228,18 @@ mod tests {
         assert!(!of(&tags(TAGS_MAX)).every_tag);
         assert!(of(&tags(3 * TAGS_MAX)).every_tag);
         assert!(of(&"x".repeat(TAG_BYTES_MAX + 1)).every_tag);
+    }
+
+    #[test]
+    fn variants_are_found_by_their_url() {
+        let (url, other) = (ObjectKey::new([1; 32]), ObjectKey::new([2; 32]));
+        let of = |labels| of_variant(labels, &SECRET, "docs", &url);
+        let found = of(labels(&SECRET, "docs", "/a", &HeaderMap::new()));
+        assert!(found.hashes.contains(&of_variants(&SECRET, "docs", &url)));
+        assert!(!found.hashes.contains(&of_variants(&SECRET, "docs", &other)));
+        assert!(!found.every_tag);
+        let full = of(Labels { hashes: vec![1; LABELS_MAX], every_tag: false });
+        assert_eq!((full.hashes.len(), full.every_tag), (LABELS_MAX, true));
     }
 
     proptest! {

@@ -9,8 +9,11 @@
 //! |---|---|
 //! | [`site`] | origins, their host names and limits, validated |
 //! | [`key`] | the identity of a cacheable response |
+//! | [`vary`] | which variant answers which request |
 //! | [`hop`] | which headers travel, and which end here |
-//! | [`directives`] | `Cache-Control`, `CDN-Cache-Control` |
+//! | [`rules`] | where the RFCs leave a choice: what a site chose |
+//! | [`directives`] | `Cache-Control` and the targeted fields |
+//! | [`surrogate`] | `Surrogate-Control` as one of them |
 //! | [`freshness`] | lifetime and age |
 //! | [`storable`] | what may be stored |
 //! | [`serve`] | what a stored response may be used for |
@@ -21,9 +24,8 @@
 //! | [`named`] | what a URL names, for purges |
 //! | [`invalidate`] | what an unsafe request invalidates |
 //!
-//! Chosen, where the RFCs leave a choice: no heuristic freshness; `Set-Cookie` and `Vary` are not
-//! stored; client `Cache-Control` is ignored, lest anybody could bust the cache.
-//! Not here: the choice among `Vary` variants.
+//! Chosen, where the RFCs leave a choice: no heuristic freshness; `Set-Cookie` is not stored; of a
+//! client's `Cache-Control` counts only what costs the origin nothing, unless a site wants more.
 
 pub mod conditional;
 pub mod date;
@@ -36,7 +38,10 @@ pub mod label;
 pub mod named;
 pub mod range;
 pub mod resume;
+pub mod rules;
 pub mod serve;
 pub mod site;
 pub mod storable;
 mod structured;
+pub mod surrogate;
+pub mod vary;

@@ -15,6 +15,8 @@ pub enum OnHit {
     Serve,
     /// Serve it stale, and validate it in the background (RFC 5861 section 3).
     ServeAndRefresh,
+    /// Serve it stale: the client said that it puts up with that (RFC 9111 section 5.2.1.2).
+    ServeStale,
     /// Validate it before it is served.
     Validate,
 }
@@ -28,33 +30,38 @@ pub enum OriginTrouble {
     Status(u16),
 }
 
-/// What to do with a stored response at `now_ms`.
-///
-/// `client` is [`RequestDirectives::default`] where clients are not listened to, as is Shoal's
-/// habit: their `no-cache` and `max-age=0` would let anybody empty the cache.
+/// What to do with a stored response at `now_ms`, for a client that accepts it as it is
+/// ([`accepts`]). What of a client's directives is listened to was decided as they were read.
 pub fn on_hit(stored: &Freshness, client: &RequestDirectives, now_ms: u64) -> OnHit {
-    if !client_accepts(stored, client, now_ms) {
-        return OnHit::Validate;
-    }
     if stored.is_fresh(now_ms) {
         return OnHit::Serve;
     }
-    let refreshable = !stored.never_stale && !stored.validate_always;
-    let staleness = staleness_ms(stored, now_ms);
-    if refreshable && staleness < stored.stale_while_revalidate_ms {
-        OnHit::ServeAndRefresh
-    } else {
-        OnHit::Validate
+    // RFC 9111 section 4.2.4.
+    if stored.never_stale || stored.validate_always {
+        return OnHit::Validate;
+    }
+    let staleness_ms = staleness_ms(stored, now_ms);
+    if staleness_ms < stored.stale_while_revalidate_ms {
+        return OnHit::ServeAndRefresh;
+    }
+    match client.max_stale {
+        Some(seconds) if staleness_ms <= seconds.saturating_mul(1_000) => OnHit::ServeStale,
+        _ => OnHit::Validate,
     }
 }
 
-/// RFC 9111 section 5.2.1, without `max-stale`, which is never granted.
-fn client_accepts(stored: &Freshness, client: &RequestDirectives, now_ms: u64) -> bool {
-    let age_s = stored.age_ms(now_ms) / 1_000;
-    let left_s = stored.lifetime_ms.saturating_sub(stored.age_ms(now_ms)) / 1_000;
-    !client.no_cache
-        && client.max_age.is_none_or(|max| age_s < max)
-        && client.min_fresh.is_none_or(|min| left_s >= min)
+/// Whether nothing stored, however fresh, is an answer to the client (RFC 9111 sections 5.2.1.4 and
+/// 5.2.1.5): its request goes to the origin and its response is not stored.
+pub fn wants_origin(client: &RequestDirectives) -> bool {
+    client.no_cache || client.no_store
+}
+
+/// Whether the client accepts a stored response of that age (RFC 9111 sections 5.2.1.1 and 5.2.1.3).
+pub fn accepts(stored: &Freshness, client: &RequestDirectives, now_ms: u64) -> bool {
+    let age_ms = stored.age_ms(now_ms);
+    let left_s = stored.lifetime_ms.saturating_sub(age_ms) / 1_000;
+    let young = |max: u64| age_ms <= max.saturating_mul(1_000);
+    client.max_age.is_none_or(young) && client.min_fresh.is_none_or(|min| left_s >= min)
 }
 
 /// How long past its lifetime a response is, in milliseconds.
@@ -146,16 +153,34 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_listened_to_only_where_asked_for() {
-        let asks = |client: RequestDirectives| on_hit(&stored(), &client, START_MS + 4_000);
+    fn clients_may_want_younger_responses() {
+        let accepted = |client: RequestDirectives| accepts(&stored(), &client, START_MS + 4_000);
         let none = RequestDirectives::default();
-        assert_eq!(asks(none), OnHit::Serve);
-        assert_eq!(asks(RequestDirectives { no_cache: true, ..none }), OnHit::Validate);
-        assert_eq!(asks(RequestDirectives { max_age: Some(0), ..none }), OnHit::Validate);
-        assert_eq!(asks(RequestDirectives { max_age: Some(4), ..none }), OnHit::Validate);
-        assert_eq!(asks(RequestDirectives { max_age: Some(5), ..none }), OnHit::Serve);
-        assert_eq!(asks(RequestDirectives { min_fresh: Some(6), ..none }), OnHit::Serve);
-        assert_eq!(asks(RequestDirectives { min_fresh: Some(7), ..none }), OnHit::Validate);
+        assert!(accepted(none));
+        assert!(!accepted(RequestDirectives { max_age: Some(0), ..none }));
+        assert!(!accepted(RequestDirectives { max_age: Some(3), ..none }));
+        assert!(accepted(RequestDirectives { max_age: Some(4), ..none }));
+        assert!(accepted(RequestDirectives { min_fresh: Some(6), ..none }));
+        assert!(!accepted(RequestDirectives { min_fresh: Some(7), ..none }));
+        assert!(wants_origin(&RequestDirectives { no_cache: true, ..none }));
+        assert!(wants_origin(&RequestDirectives { no_store: true, ..none }));
+        assert!(!wants_origin(&none));
+    }
+
+    #[test]
+    fn clients_may_put_up_with_stale_ones_unless_the_origin_forbids() {
+        let of = |stored: &Freshness, seconds, passed_ms| {
+            let client = RequestDirectives { max_stale: Some(seconds), ..Default::default() };
+            on_hit(stored, &client, START_MS + passed_ms)
+        };
+        assert_eq!(of(&stored(), 5, 9_999), OnHit::Serve);
+        assert_eq!(of(&stored(), 5, 15_000), OnHit::ServeStale);
+        assert_eq!(of(&stored(), 5, 15_001), OnHit::Validate);
+        assert_eq!(of(&stored(), u64::MAX, u64::MAX / 2), OnHit::ServeStale);
+        let strict = Freshness { never_stale: true, ..stored() };
+        assert_eq!(of(&strict, 5, 11_000), OnHit::Validate);
+        let validated = Freshness { validate_always: true, ..stored() };
+        assert_eq!(of(&validated, 5, 0), OnHit::Validate);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use http::uri::{Authority, Scheme};
 use serde::{Deserialize, Serialize};
 use shoal_proto::limits::{NAME_BYTES_MAX, OBJECT_BYTES_MAX};
 
+use super::rules::{self, ClientDirectives, Rules, UnclearAge};
+
 /// Longest host name, in bytes (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
 /// Longest wait that a site may configure, in milliseconds: ten minutes.
@@ -53,6 +55,15 @@ pub struct SiteConfig {
     /// Longest body that is cached, in bytes; longer ones pass through.
     #[serde(default = "max_object_bytes")]
     pub max_object_bytes: u64,
+    /// Response fields that speak to this cache in the place of `Cache-Control`, first come first.
+    #[serde(default = "rules::targeted")]
+    pub targeted: Vec<String>,
+    /// What an `Age` means that is no single number: `ignore` or `stale`.
+    #[serde(default)]
+    pub unclear_age: UnclearAge,
+    /// Which cache directives of clients count: `ignore`, `safe` or `all`.
+    #[serde(default)]
+    pub client_directives: ClientDirectives,
 }
 
 fn connect_timeout_ms() -> u64 {
@@ -100,6 +111,8 @@ pub struct Site {
     pub between_bytes_timeout: Duration,
     /// Longest body that is cached, in bytes.
     pub max_object_bytes: u64,
+    /// How the rules of caching are read.
+    pub rules: Rules,
 }
 
 impl Site {
@@ -270,6 +283,11 @@ fn validate(config: SiteConfig, faults: &mut Faults) -> Option<Site> {
     if config.max_object_bytes == 0 || config.max_object_bytes > OBJECT_BYTES_MAX {
         faults.add("max_object_bytes", config.max_object_bytes, "write 1 to 68719476736 bytes");
     }
+    let targeted = rules::read_targeted(&config.targeted);
+    if let Err(name) = &targeted {
+        let remedy = "name at most 8 response fields other than Cache-Control";
+        faults.add("targeted", name, remedy);
+    }
     let origin = parse_origin(&config.origin);
     if let Err(remedy) = origin {
         faults.add("origin", &config.origin, remedy);
@@ -284,6 +302,11 @@ fn validate(config: SiteConfig, faults: &mut Faults) -> Option<Site> {
         first_byte_timeout: Duration::from_millis(config.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(config.between_bytes_timeout_ms),
         max_object_bytes: config.max_object_bytes,
+        rules: Rules {
+            targeted: targeted.ok()?,
+            unclear_age: config.unclear_age,
+            client_directives: config.client_directives,
+        },
     })
 }
 

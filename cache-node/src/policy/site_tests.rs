@@ -12,6 +12,9 @@ fn config(name: &str, hosts: &[&str], origin: &str) -> SiteConfig {
         first_byte_timeout_ms: first_byte_timeout_ms(),
         between_bytes_timeout_ms: between_bytes_timeout_ms(),
         max_object_bytes: max_object_bytes(),
+        targeted: rules::targeted(),
+        unclear_age: UnclearAge::default(),
+        client_directives: ClientDirectives::default(),
     }
 }
 

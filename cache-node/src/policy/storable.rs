@@ -2,17 +2,18 @@
 //!
 //! Invariants: a stored response is complete, can be reused at least once (fresh, stale or
 //! validated) and belongs to nobody in particular. Stricter than the RFC: no `Set-Cookie`, no
-//! `Vary` but an empty one, no reuse of a status without stated freshness unless it is `200` with
-//! a validator. The rule of thumb: when in doubt, pass it through.
+//! `Vary: *`, no reuse of a status without stated freshness unless it is `200` with a validator. The rule of thumb: when in doubt, pass it through.
 
-use http::header::{SET_COOKIE, VARY};
+use http::header::SET_COOKIE;
 use http::{HeaderMap, Method, StatusCode};
 use shoal_proto::Freshness;
 use shoal_proto::limits::{HEADER_BLOCK_BYTES_MAX, HEADERS_MAX};
 
 use super::directives::ResponseDirectives;
 use super::freshness::{Times, explicit_lifetime_ms, freshness, has_validator};
+use super::rules::Rules;
 use super::site::Site;
+use super::vary;
 
 /// What matters of the request.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +58,7 @@ pub enum NotStorable {
     /// It sets a cookie.
     #[error("set-cookie")]
     SetCookie,
-    /// It varies by request headers.
+    /// It varies by more than request headers.
     #[error("vary")]
     Vary,
     /// Neither freshness nor validator, stale windows or any other hope of reuse.
@@ -80,7 +81,7 @@ pub fn storable(
     response: ResponseFacts<'_>,
     site: &Site,
 ) -> Result<(), NotStorable> {
-    let directives = ResponseDirectives::of(response.headers);
+    let directives = ResponseDirectives::of(response.headers, &site.rules);
     // RFC 9111 section 3: "the request method is understood by the cache".
     if request.method != Method::GET {
         return Err(NotStorable::Method);
@@ -97,17 +98,18 @@ pub fn storable(
     if response.headers.contains_key(SET_COOKIE) {
         return Err(NotStorable::SetCookie);
     }
-    if varies(response.headers) {
+    if vary::is_unbounded(response.headers) {
         return Err(NotStorable::Vary);
     }
-    if !reusable(response) {
+    if !reusable(response, &site.rules) {
         return Err(NotStorable::NeverReusable);
     }
     if response.length.is_some_and(|length| length > site.max_object_bytes) {
         return Err(NotStorable::TooLarge);
     }
     let block: usize = response.headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
-    if response.headers.len() > HEADERS_MAX || block > HEADER_BLOCK_BYTES_MAX {
+    // One more is added for a variant's mark.
+    if response.headers.len() >= HEADERS_MAX || block > HEADER_BLOCK_BYTES_MAX {
         return Err(NotStorable::HeadersTooLarge);
     }
     Ok(())
@@ -136,20 +138,14 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// `Vary` names anything, `*` included (RFC 9111 section 4.1).
-fn varies(headers: &HeaderMap) -> bool {
-    let mut bytes = headers.get_all(VARY).iter().flat_map(|line| line.as_bytes());
-    bytes.any(|byte| !matches!(byte, b' ' | b'\t' | b','))
-}
-
-fn reusable(response: ResponseFacts<'_>) -> bool {
-    let facts = freshness(response.headers, response.times);
+fn reusable(response: ResponseFacts<'_>, rules: &Rules) -> bool {
+    let facts = freshness(response.headers, response.times, rules);
     // A conditional request is evaluated against success alone (RFC 9110 section 13.2.1).
     let ok = response.status == StatusCode::OK;
     if ok && has_validator(response.headers) {
         return true;
     }
-    let stated = explicit_lifetime_ms(response.headers, response.times).is_some();
+    let stated = explicit_lifetime_ms(response.headers, response.times, rules).is_some();
     (ok || stated) && (fresh_once(&facts) || stale_once(&facts))
 }
 

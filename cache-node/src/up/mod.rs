@@ -57,6 +57,8 @@ pub struct UpOptions {
     pub first_byte_timeout: Option<Duration>,
     /// More hosts that the site serves.
     pub hosts: Vec<String>,
+    /// More of the site's keys, each as a line of TOML.
+    pub site: Vec<String>,
     /// Plain text between the members.
     pub insecure: bool,
     /// Facts as one JSON document, not as a table.

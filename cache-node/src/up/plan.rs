@@ -276,7 +276,17 @@ fn site(origin: &str, options: &UpOptions) -> Result<SiteConfig, UpError> {
         }
     }
     // Out of JSON, so that the defaults of everything else are the site's own.
-    let given = json!({ "name": SITE_NAME, "hosts": hosts, "origin": origin });
+    let mut given = json!({ "name": SITE_NAME, "hosts": hosts, "origin": origin });
+    for line in &options.site {
+        let wrong = |error: String| UpError::Usage(format!("--site is {line:?}; {error}"));
+        let read: toml::Table = toml::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        for (key, value) in read {
+            if given.get(&key).is_some() {
+                return Err(wrong(format!("{key} is given already")));
+            }
+            given[key] = json!(value);
+        }
+    }
     let mut site: SiteConfig = serde_json::from_value(given)
         .map_err(|error| UpError::Usage(format!("site {SITE_NAME}: {error}")))?;
     if let Some(timeout) = options.first_byte_timeout {
@@ -286,7 +296,8 @@ fn site(origin: &str, options: &UpOptions) -> Result<SiteConfig, UpError> {
         let flag = |field: &str| match field {
             "origin" => "--origin",
             "first_byte_timeout_ms" => "--first-byte-timeout",
-            _ => "--host",
+            "hosts" => "--host",
+            _ => "--site",
         };
         let told = errors
             .iter()

@@ -20,3 +20,4 @@ mod privacy;
 mod purges;
 mod refusals;
 mod restarts;
+mod variants;

@@ -148,3 +148,42 @@ async fn a_drain_has_an_end() {
     assert!(rig.tasks.shutdown(Duration::from_secs(5)).await, "the edge has ended");
     assert_eq!(rig.edge.metrics.connections.get(), 0);
 }
+
+#[tokio::test]
+async fn every_response_has_a_line_in_the_access_log() {
+    use crate::edge::{AccessAddresses, AccessFormat, AccessLog};
+    let (rig, _) = Rig::new(|_| async { Response::new(text("0123456789")) }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let how = (AccessFormat::Common, AccessAddresses::Truncated);
+    let lost = rig.edge.metrics.access_lines_lost.clone();
+    let (log, lines) = AccessLog::open(&path, how, lost).await.unwrap();
+    let (sites, metrics) = (rig.edge.sites.clone(), rig.edge.metrics.clone());
+    let (config, read_path) = (EdgeConfig::default(), rig.edge.read_path.clone());
+    let edge = crate::edge::Edge::new(config, sites, [7; 32], read_path, metrics);
+    let edge = std::sync::Arc::new(edge.with_access_log(log));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let tasks = rig.tasks.child();
+    tasks.spawn("edge", crate::edge::serve(listener, edge, tasks.clone()));
+    rig.tasks.spawn("access-log", lines.write());
+    for request in [
+        "GET /a HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n",
+        "HEAD /b HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n",
+        "GET /c HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n",
+    ] {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    }
+    let read = || std::fs::read_to_string(&path).unwrap_or_default();
+    until(|| read().lines().count() == 3).await;
+    let lines = read();
+    let said: Vec<_> = lines.lines().map(|line| line.split('"').skip(1).collect()).collect();
+    let said: Vec<String> = said.into_iter().map(|parts: Vec<&str>| parts.concat()).collect();
+    let refused = "421 Misdirected Request: unknown host\n".len();
+    let expected = ["GET /a HTTP/1.1 200 10".to_owned(), "HEAD /b HTTP/1.1 200 0".to_owned()];
+    assert_eq!(said[..2], expected);
+    assert_eq!(said[2], format!("GET /c HTTP/1.1 421 {refused}"));
+    assert!(lines.lines().all(|line| line.starts_with("127.0.0.0 - - [")), "{lines}");
+}

@@ -4,4 +4,8 @@
 mod answers;
 mod connections;
 mod failures;
+mod floods;
+mod hostile;
+mod interim;
 mod rig;
+mod secure;

@@ -51,7 +51,7 @@ fn of_bytes(head: Arc<ObjectHead>, bytes: Bytes, lookup: Lookup, tier: Tier) -> 
     FetchedObject::new(head, tier, lookup, move |range| {
         let part = match range {
             Some(range) => bytes.slice(range.start as usize..range.end as usize),
-            None => bytes,
+            None => bytes.clone(),
         };
         Box::pin(futures::stream::iter([Ok(part)]))
     })
@@ -69,6 +69,7 @@ impl ReadPath for Arc<Direct> {
             client_authority: request.client_authority,
             headers: request.headers,
             body: None,
+            interims: request.interims,
         };
         let response = self.origin.send(&request.site, asked).await?;
         let times = Times { request_ms, response_ms: clock::unix_ms() };
@@ -89,14 +90,15 @@ impl ReadPath for Arc<Direct> {
             headers: hop::to_stored(&response.headers),
             length: response.length,
             chunk_size: 1,
-            freshness: freshness(&response.headers, times),
+            freshness: freshness(&response.headers, times, &request.site.rules),
             fence_position: 0,
             labels: Labels::default(),
         });
         let (this, filled) = (Arc::clone(self), Arc::clone(&head));
-        let mut body = response.body;
+        let body = Mutex::new(Some((response.body, this, filled)));
         Ok(Fetched::Object(FetchedObject::new(head, Tier::Origin, Lookup::Miss, move |range| {
             assert!(range.is_none(), "this read path cuts no range from a fill");
+            let (mut body, this, filled) = body.lock().unwrap().take().expect("one reader");
             let (send, receive) = tokio::sync::mpsc::channel(1);
             Tasks::new().spawn("tee", async move {
                 let mut whole = Vec::new();
@@ -124,7 +126,7 @@ impl ReadPath for Arc<Direct> {
         Ok(self.origin.send(&site, request).await?)
     }
 
-    async fn invalidate(&self, key: ObjectKey) {
+    async fn invalidate(&self, _: &Site, key: ObjectKey) {
         self.stored.lock().unwrap().remove(&key);
     }
 }
