@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The public HTTP caching suite against a real edge: `shoal up` with the suite's own server as its
-# one site; once with the defaults, once with unclear_age = "stale". Fails when a required test fails that docs/http-conformance.md does not list, or passes
-# though it is listed there.
+# one site; once with the defaults, once with unclear_age = "stale". Fails when a required test
+# fails that docs/http-conformance.md does not list, or passes though it is listed there.
 #
 #   NODES        nodes of the cluster; the first one's edge is asked (1)
 #   TEST         one test's id: shows its requests and responses instead
