@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use super::*;
 use crate::clock;
@@ -26,13 +27,16 @@ fn number(key: &ObjectKey) -> u64 {
     u64::from_be_bytes(key.as_bytes()[..8].try_into().unwrap())
 }
 
+/// Between fork and exec a child holds whatever its parent has open, the locks of other stores too.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn child(test: &str, dir: &Path, seed: u64) -> Child {
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &format!("store::tests::kill::{test}"), "--nocapture"])
         .env(DIRECTORY, dir)
         .env(SEED, seed.to_string())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
