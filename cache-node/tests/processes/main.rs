@@ -11,6 +11,7 @@
 
 mod bad_origins;
 mod common;
+mod crowds;
 mod damage;
 mod faults;
 mod membership;
