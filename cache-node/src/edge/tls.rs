@@ -51,7 +51,7 @@ impl EdgeTls {
     /// # Errors
     /// When they are no certificate and its key.
     pub fn load(cert: &Path, key: &Path) -> Result<Self, EdgeTlsError> {
-        let current = RwLock::new(read(cert, key)?);
+        let current = RwLock::new(Pem::read(cert, key)?.parsed(cert, key)?);
         Ok(Self { cert: cert.to_owned(), key: key.to_owned(), current })
     }
 
@@ -77,34 +77,53 @@ impl EdgeTls {
 
     /// Takes the files' certificate where it is another; whether it was.
     pub(super) fn look(&self) -> Result<bool, EdgeTlsError> {
-        let found = read(&self.cert, &self.key)?;
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.hash == found.hash {
+        let found = Pem::read(&self.cert, &self.key)?;
+        if self.current.read().unwrap_or_else(PoisonError::into_inner).hash == found.hash() {
             return Ok(false);
         }
-        *current = found;
+        let parsed = found.parsed(&self.cert, &self.key)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = parsed;
         tracing::info!("the edge has a new certificate");
         Ok(true)
     }
 }
 
-fn read(cert: &Path, key: &Path) -> Result<Current, EdgeTlsError> {
-    let failed = |path: &Path, reason: String| EdgeTlsError { path: path.to_owned(), reason };
-    let bytes = |path: &Path| std::fs::read(path).map_err(|error| failed(path, error.to_string()));
-    let (cert_pem, key_pem) = (bytes(cert)?, bytes(key)?);
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&cert_pem).collect();
-    let chain = chain.map_err(|error| failed(cert, error.to_string()))?;
-    let private = PrivateKeyDer::from_pem_slice(&key_pem);
-    let private = private.map_err(|error| failed(key, error.to_string()))?;
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(cert_pem.len() as u64).to_le_bytes());
-    hasher.update(&cert_pem);
-    hasher.update(&key_pem);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
-        .map_err(|error| failed(cert, error.to_string()))?;
-    config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Current { hash: hasher.finalize(), config: Arc::new(config) })
+/// The files' bytes.
+struct Pem {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+fn failed(path: &Path, reason: impl ToString) -> EdgeTlsError {
+    EdgeTlsError { path: path.to_owned(), reason: reason.to_string() }
+}
+
+impl Pem {
+    fn read(cert: &Path, key: &Path) -> Result<Self, EdgeTlsError> {
+        let bytes = |path: &Path| std::fs::read(path).map_err(|error| failed(path, error));
+        Ok(Self { cert: bytes(cert)?, key: bytes(key)? })
+    }
+
+    fn hash(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.cert.len() as u64).to_le_bytes());
+        hasher.update(&self.cert);
+        hasher.update(&self.key);
+        hasher.finalize()
+    }
+
+    /// What clients are shown; `cert` and `key` are where it came from.
+    fn parsed(&self, cert: &Path, key: &Path) -> Result<Current, EdgeTlsError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.cert).collect();
+        let chain = chain.map_err(|error| failed(cert, error))?;
+        let private = PrivateKeyDer::from_pem_slice(&self.key);
+        let private = private.map_err(|error| failed(key, error))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
+            .map_err(|error| failed(cert, error))?;
+        config.alpn_protocols = PROTOCOLS.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Current { hash: self.hash(), config: Arc::new(config) })
+    }
 }

@@ -31,6 +31,8 @@ pub mod conditional;
 pub mod date;
 pub mod directives;
 pub mod freshness;
+#[cfg(test)]
+mod headers_tests;
 pub mod hop;
 pub mod invalidate;
 pub mod key;

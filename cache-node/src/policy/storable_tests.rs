@@ -2,27 +2,17 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
 use super::super::site::Sites;
 use super::*;
+use crate::policy::headers_tests::headers;
 
 const TIMES: Times = Times { request_ms: 784_111_777_000, response_ms: 784_111_777_000 };
 
 fn site() -> Arc<Site> {
     let text = "name = \"a\"\nhosts = [\"*\"]\norigin = \"http://o\"\nmax_object_bytes = 1000";
     Sites::new(vec![toml::from_str(text).unwrap()]).unwrap().get("a").unwrap()
-}
-
-/// `"name: value | name: value"`.
-fn headers(text: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for line in text.split('|').filter(|line| !line.trim().is_empty()) {
-        let (name, value) = line.split_once(':').unwrap();
-        let name: HeaderName = name.trim().parse().unwrap();
-        headers.append(name, HeaderValue::from_str(value.trim()).unwrap());
-    }
-    headers
 }
 
 fn verdict(status: u16, lines: &str) -> Result<(), NotStorable> {

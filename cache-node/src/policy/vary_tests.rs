@@ -3,20 +3,10 @@
 use shoal_proto::{Freshness, Labels};
 
 use super::*;
+use crate::policy::headers_tests::headers;
 
 const SECRET: [u8; 32] = [7; 32];
 const URL: ObjectKey = ObjectKey::new([1; 32]);
-
-/// `"name: value | name: value"`.
-fn headers(text: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for line in text.split('|').filter(|line| !line.trim().is_empty()) {
-        let (name, value) = line.split_once(':').unwrap();
-        let name: HeaderName = name.trim().parse().unwrap();
-        headers.append(name, HeaderValue::from_str(value.trim()).unwrap());
-    }
-    headers
-}
 
 fn stored(vary: &[&str], request: &str) -> ObjectHead {
     let line = |value: &&str| Header {

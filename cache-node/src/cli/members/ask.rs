@@ -15,7 +15,7 @@ use crate::text::suggest::nearest;
 /// Fewest digits by which an id may be named.
 const ID_DIGITS_MIN: usize = 4;
 /// How long a question waits for a leader: a hand-over or an election takes a second or two.
-const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// `control`, turned to a super-node: the member that it names, or one that this one knows.
 ///
@@ -62,12 +62,12 @@ pub(super) struct Listed {
     pub(super) whole: Value,
 }
 
-/// Who is in the tier, asked again for a moment while nobody leads it or whom we turned to has just
-/// left it.
+/// Who is in the tier, asked again for as long as `patience` while nobody leads it or whom we turned
+/// to has just left it.
 ///
 /// # Errors
 /// When the super-node cannot be asked, or has no leader to ask.
-pub(super) async fn listed(control: &ControlArgs) -> Result<Listed, Failure> {
+pub(super) async fn listed(control: &ControlArgs, patience: Duration) -> Result<Listed, Failure> {
     let begun = clock::monotonic();
     loop {
         let later = match tier(control).await {
@@ -80,7 +80,7 @@ pub(super) async fn listed(control: &ControlArgs) -> Result<Listed, Failure> {
                 Err(failure) => failure,
             },
         };
-        if clock::since(begun) >= LEADER_PATIENCE.min(control.timeout) {
+        if clock::since(begun) >= patience.min(control.timeout) {
             return Err(later);
         }
         tokio::time::sleep(TRY_EVERY).await;

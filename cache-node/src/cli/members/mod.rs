@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use serde_json::{Value, json};
 
-use self::ask::{Listed, listed, resolve};
+use self::ask::{LEADER_PATIENCE, Listed, listed, resolve};
 use super::control::{ControlArgs, refusal};
 use super::exit::Failure;
 use super::{on_small_runtime, print};
@@ -92,6 +92,13 @@ struct How {
     control: ControlArgs,
 }
 
+impl How {
+    /// How long a look at the tier waits for a leader.
+    fn patience(&self) -> Duration {
+        if self.no_wait { Duration::ZERO } else { LEADER_PATIENCE }
+    }
+}
+
 /// Lists, or changes.
 pub(super) fn run(args: MembersArgs) -> Result<(), Failure> {
     let MembersArgs { action, control } = args;
@@ -111,7 +118,7 @@ pub(super) fn run(args: MembersArgs) -> Result<(), Failure> {
 }
 
 async fn list(control: &ControlArgs) -> Result<(), Failure> {
-    let Listed { document, whole, .. } = listed(control).await?;
+    let Listed { document, whole, .. } = listed(control, LEADER_PATIENCE).await?;
     if control.json {
         return print(&format!("{whole}\n"));
     }
@@ -127,7 +134,7 @@ enum Wish {
 
 async fn change(mut how: How, wish: Wish) -> Result<(), Failure> {
     let begun = clock::monotonic();
-    let Listed { asked, document, .. } = listed(&how.control).await?;
+    let Listed { asked, document, .. } = listed(&how.control, how.patience()).await?;
     how.control = asked;
     let id = |name: &str| resolve(&document, name).map(|member| member.node_id.clone());
     let changed = match wish {
@@ -151,7 +158,7 @@ async fn change(mut how: How, wish: Wish) -> Result<(), Failure> {
         let done = json!({ "position": position, "node_id": node_id, "took_ms": took_ms });
         return print(&format!("{done}\n"));
     }
-    let document = listed(&how.control).await?.document;
+    let document = listed(&how.control, how.patience()).await?.document;
     print(&format!(
         "done at position {position}, after {took_ms:.0} ms\n\n{}",
         show::text(&document, io::stdout().is_terminal())
@@ -165,7 +172,7 @@ async fn make_it(how: &How, change: Change) -> Result<Changed, Failure> {
     loop {
         let expect = match &how.expect {
             Some(expect) => expect.clone(),
-            None => listed(&how.control).await?.document.membership,
+            None => listed(&how.control, how.patience()).await?.document.membership,
         };
         let order = ChangeOrder { expect, change: change.clone() };
         let body: Value = serde_json::to_value(order).map_err(Failure::run)?;

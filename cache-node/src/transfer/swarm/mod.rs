@@ -206,8 +206,8 @@ pub struct Swarm {
 }
 
 impl Swarm {
-    /// A session of node `me` (its id, its zone) for an object told apart by `salt`, which every member must give
-    /// alike, with chunks of so many bytes.
+    /// A session of node `me` (its id, its zone) for an object told apart by `salt`, which every
+    /// member must give alike, with chunks of so many bytes.
     pub fn new(now_ms: u64, me: (NodeId, u32), salt: u64, chunk_bytes: u32) -> Self {
         Self {
             me: me.0,
