@@ -177,6 +177,8 @@ pub struct StoreMetrics {
     pub objects: IntGauge,
     /// Body bytes held in the memory tier.
     pub memory_bytes: IntGauge,
+    /// Objects that came into the store.
+    pub stored: IntCounter,
     /// Objects evicted.
     pub evictions: IntCounter,
     /// Bytes of the budget that evictions freed.
@@ -206,6 +208,8 @@ impl StoreMetrics {
             objects: m.gauge("shoal_store_objects", "Objects stored whole.")?,
             memory_bytes: m
                 .gauge("shoal_store_memory_bytes", "Body bytes held in the memory tier.")?,
+            stored: m
+                .counter("shoal_store_objects_stored_total", "Objects that came into the store.")?,
             evictions: m.counter("shoal_store_evictions_total", "Objects evicted.")?,
             evicted_bytes: m.counter(
                 "shoal_store_evicted_bytes_total",
@@ -324,6 +328,40 @@ impl ModeMetrics {
     /// Counts a change.
     pub fn changed(&self) {
         self.changes.inc();
+    }
+}
+
+/// Metrics of a node that leaves without loss.
+#[derive(Clone, Debug)]
+pub struct DrainMetrics {
+    /// 1 while it drains.
+    pub draining: IntGauge,
+    /// Objects still to be looked at or given away.
+    pub objects_left: IntGauge,
+    /// Objects given away.
+    pub objects: IntCounter,
+    /// Their body bytes.
+    pub bytes: IntCounter,
+}
+
+impl DrainMetrics {
+    /// Registers the drain's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            draining: m.gauge("shoal_draining", "1 while the node is about to leave.")?,
+            objects_left: m.gauge(
+                "shoal_drain_objects_left",
+                "Objects that a draining node has still to look at or give away.",
+            )?,
+            objects: m.counter(
+                "shoal_drain_objects_total",
+                "Objects that the node gave away, being the last to have them.",
+            )?,
+            bytes: m.counter("shoal_drain_bytes_total", "Body bytes of those objects.")?,
+        })
     }
 }
 

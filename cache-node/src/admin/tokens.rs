@@ -28,6 +28,8 @@ pub enum Verb {
     Members,
     /// Checks of the index.
     Verify,
+    /// Draining of a node.
+    Drain,
     /// Recovery from the loss of a majority.
     Recover,
     /// Reads that are no secret within the organisation, such as the list of members.
@@ -36,8 +38,8 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Purge, Self::Members, Self::Verify, Self::Recover, Self::Read];
+    pub const ALL: [Self; 6] =
+        [Self::Purge, Self::Members, Self::Verify, Self::Drain, Self::Recover, Self::Read];
 
     /// Its name in scopes.
     pub fn name(self) -> &'static str {
@@ -45,6 +47,7 @@ impl Verb {
             Self::Purge => "purge",
             Self::Members => "members",
             Self::Verify => "verify",
+            Self::Drain => "drain",
             Self::Recover => "recover",
             Self::Read => "read",
         }

@@ -35,7 +35,7 @@ use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectId, ObjectKey,
 use tokio::sync::{mpsc, watch};
 
 pub use announce::Change;
-pub use others::OTHERS_OBJECTS_MAX;
+pub use others::{OTHERS_OBJECTS_MAX, Others};
 pub use owed::{Debt, Part, Url};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
@@ -68,6 +68,7 @@ pub struct Directory {
     owed: Mutex<owed::Owed>,
     welcomed: watch::Receiver<bool>,
     view: watch::Receiver<ClusterView>,
+    draining: watch::Sender<bool>,
 }
 
 impl Directory {
@@ -86,6 +87,7 @@ impl Directory {
         let node = NodeId(me.node_id);
         let homes = Arc::new(homes::Homes::new(channels.clone(), view.clone(), metrics.clone()));
         let held = Arc::new(leases::HeldLeases::default());
+        let draining = watch::Sender::new(false);
         let shared = Arc::new(session::Shared {
             view: view_sender,
             fences: RwLock::new(FenceTable::after_pass(fence_position)),
@@ -100,6 +102,7 @@ impl Directory {
             me: me.clone(),
             seeds,
             role,
+            draining: draining.subscribe(),
             channels: channels.clone(),
             stats: local.stats,
             shared: shared.clone(),
@@ -114,7 +117,28 @@ impl Directory {
         );
         tasks.spawn_until_stopped("directory-announce", announce::run(homes.clone(), node, queue));
         let owed = Mutex::default();
-        Arc::new(Self { me, homes, held, shared, changes, home_nodes, owed, welcomed, view })
+        Arc::new(Self {
+            me,
+            homes,
+            held,
+            shared,
+            changes,
+            home_nodes,
+            owed,
+            welcomed,
+            view,
+            draining,
+        })
+    }
+
+    /// Tells the cluster, with the next heartbeat, that this node is about to leave, or stays.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.send_replace(draining);
+    }
+
+    /// Follows [`Directory::set_draining`].
+    pub fn watch_draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// This node's number.
@@ -403,12 +427,12 @@ impl Directory {
             .await
     }
 
-    /// How many others hold each of those objects, as the index knows it; at most
+    /// Which others hold each of those objects whole, as the index knows it; at most
     /// [`OTHERS_OBJECTS_MAX`] at a time.
     ///
     /// # Errors
     /// When no super-node answered in time.
-    pub async fn others(&self, objects: &[(ObjectKey, ObjectId)]) -> Result<Vec<u32>, RpcError> {
+    pub async fn others(&self, objects: &[(ObjectKey, ObjectId)]) -> Result<Vec<Others>, RpcError> {
         others::ask(&self.homes, self.node_id(), objects).await
     }
 

@@ -4,6 +4,7 @@
 //! up; path and query stay as they came; only `GET` and `HEAD` without a body touch the cache.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING, VIA};
@@ -64,14 +65,15 @@ pub(super) async fn answer<R: ReadPath>(
     });
     // RFC 9112 section 6.1: a `Content-Length` beside it, which hyper takes away unseen, may be there
     // to smuggle a request past somebody: nothing more is read from this connection.
-    let last = request.headers().contains_key(TRANSFER_ENCODING);
+    let smuggled = request.headers().contains_key(TRANSFER_ENCODING);
+    let http1 = request.version() < Version::HTTP_2;
     let reply = match receive(edge, request, handle) {
         Ok((asked, body)) if is_cacheable(&asked.method, &body) => look_up(edge, asked).await,
         Ok((asked, body)) => pass(edge, asked, body).await,
         Err((status, detail)) => Reply::refused(status, detail),
     };
     let mut response = deliver(edge, reply, head, (clock::since(start), pending));
-    if last {
+    if smuggled || (http1 && edge.leaving.load(Ordering::Relaxed)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

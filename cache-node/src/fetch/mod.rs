@@ -17,6 +17,7 @@
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
 mod body;
+mod copies;
 mod fencing;
 mod fill;
 mod flight;
@@ -34,6 +35,7 @@ use http::{HeaderMap, Method};
 use shoal_proto::{ObjectHead, ObjectKey};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use copies::Given;
 pub use types::{
     BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
     Lookup, OriginRequest, OriginResponse, RequestBody,
@@ -311,7 +313,7 @@ impl Inner {
     fn wish_for_copies(self: &Arc<Self>, copy: CopyRequest) {
         let me = self.directory.node_id();
         let view = self.directory.view();
-        let others = view.nodes_up().map(|member| member.id).filter(|id| *id != me);
+        let others = view.nodes_staying().map(|member| member.id).filter(|id| *id != me);
         let chosen = placement::rank(&copy.key, others);
         for id in chosen.into_iter().take(self.copies.saturating_sub(1)) {
             let Some(member) = view.member(id).cloned() else { continue };

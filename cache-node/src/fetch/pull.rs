@@ -327,6 +327,8 @@ impl Job {
     pub(super) async fn take_copy(&mut self, entry: &FillEntry, copy: CopyRequest) -> Step {
         entry.ended(Reason::Gone, "this node takes a copy");
         let view = self.inner.directory.view();
+        // Who gives away what is stored knows no URL to ask the origin for.
+        let nameless = copy.source.target.is_empty();
         let Some(holder) = view.member(copy.holder).cloned() else {
             self.flight.set(Outcome::Again);
             return Step::Landed;
@@ -343,10 +345,15 @@ impl Job {
             }
             (None, None) => Step::Again,
         };
-        // Only a copy that has begun is worth the origin's bytes: it saves those it already has.
-        if matches!(step, Step::Again) && self.live.is_none() {
-            self.flight.set(Outcome::Again);
-            return Step::Landed;
+        if matches!(step, Step::Again) {
+            // Only a copy that has begun is worth the origin's bytes: it saves those it already has.
+            if self.live.is_none() {
+                self.flight.set(Outcome::Again);
+                return Step::Landed;
+            }
+            if nameless {
+                return self.broken("the node that gave this copy away was lost");
+            }
         }
         if self.live.is_some() {
             self.inner.peers.metrics().copies_taken.inc();

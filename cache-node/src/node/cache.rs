@@ -10,18 +10,20 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
+use super::drain::{self, Drain};
 use super::members::Members;
 use super::purges::Purger;
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
-use crate::config::{AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
+use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
 use crate::membership::Role;
-use crate::membership::mode::Sight;
+use crate::membership::mode::{Shown, Sight};
 use crate::metrics::{
-    DirectoryMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
+    DirectoryMetrics, DrainMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier,
+    TransferMetrics,
 };
 use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
@@ -62,6 +64,7 @@ struct Built {
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
     purger: Purger,
+    drain: Drain,
 }
 
 /// Runs a caching node until `stop`.
@@ -87,16 +90,10 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger } = built;
-    let (shown, mode) = watch::channel(None);
-    groups.session.spawn_until_stopped("mode", {
-        let directory = directory.clone();
-        let sight = move || Sight {
-            tier: directory.session_holds(),
-            voters: directory.view().voters().count(),
-        };
-        mode::watch(sight, shown, ModeMetrics::new(&running.metrics)?)
-    });
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, drain } =
+        built;
+    let leaving = drain.wanted();
+    let mode = watch_mode(&directory, ModeMetrics::new(&running.metrics)?, &groups.session);
     let shown_auto = auto.clone();
     running.set_status({
         let directory = directory.clone();
@@ -110,7 +107,8 @@ pub(super) async fn run(
             document
         }
     });
-    running.set_control(control(cluster_id, purger, &directory, auto.as_deref()));
+    let control = drain.add_to(Control::new(), auto.clone());
+    running.set_control(with_cluster(control, (cluster_id, purger, &directory), auto.as_deref()));
     let router =
         server.add_service(peer_service.into_server()).add_service(directory.home_service());
     let router = match &auto {
@@ -134,11 +132,27 @@ pub(super) async fn run(
     tokio::pin!(stop);
     let died = tokio::select! {
         () = &mut stop => false,
-        () = ready(running, &directory, &groups) => true,
+        () = ready(running, &directory, &groups, leaving) => true,
     };
     running.set_ready(false, "stopping");
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
+}
+
+/// Follows the mode that the node is in.
+fn watch_mode(
+    directory: &Arc<Directory>,
+    metrics: ModeMetrics,
+    tasks: &Tasks,
+) -> watch::Receiver<Option<Shown>> {
+    let (shown, mode) = watch::channel(None);
+    let directory = directory.clone();
+    let sight = move || Sight {
+        tier: directory.session_holds(),
+        voters: directory.view().voters().count(),
+    };
+    tasks.spawn_until_stopped("mode", mode::watch(sight, shown, metrics));
+    mode
 }
 
 /// Clients may come in, in clear and, where there is a certificate, by TLS.
@@ -157,14 +171,13 @@ fn open_doors(
     open("edge", clear.into());
 }
 
-/// What can be asked of a caching node.
-fn control(
-    cluster_id: ClusterId,
-    purger: Purger,
-    directory: &Arc<Directory>,
+/// `control`, and what can be asked of the cluster by a caching node.
+fn with_cluster(
+    control: Control,
+    (cluster_id, purger, directory): (ClusterId, Purger, &Arc<Directory>),
     auto: Option<&Auto>,
 ) -> Control {
-    let control = purger.add_to(Control::new());
+    let control = purger.add_to(control);
     let control = match auto {
         None => control,
         Some(auto) => {
@@ -263,20 +276,31 @@ async fn build(
         secret: *cache.secret.as_bytes(),
     };
     let fetcher = Fetcher::new(parts, groups.flights.clone());
-    let edge_config = EdgeConfig {
-        unknown_host: cache.edge.unknown_host,
-        connections_max: cache.edge.connections_max,
-        ..EdgeConfig::default()
-    };
-    let secret = *cache.secret.as_bytes();
+    let (secret, edge_config) = (*cache.secret.as_bytes(), edge_config(&cache.edge));
     let purger =
         Purger { directory: directory.clone(), sites: sites.clone(), secret: cache.secret };
     let edge = Edge::new(edge_config, sites, secret, fetcher.clone(), edge_metrics.clone());
     let lost = edge_metrics.access_lines_lost.clone();
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
+    let parts = drain::Parts {
+        store: store.clone(),
+        directory: directory.clone(),
+        fetcher: fetcher.clone(),
+        leaving: edge.leaving(),
+        metrics: DrainMetrics::new(m)?,
+    };
+    let drain = Drain::start(parts, &groups.session);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, drain })
+}
+
+fn edge_config(edge: &config::EdgeConfig) -> EdgeConfig {
+    EdgeConfig {
+        unknown_host: edge.unknown_host,
+        connections_max: edge.connections_max,
+        ..EdgeConfig::default()
+    }
 }
 
 /// The edge, with its access log where one is configured.
@@ -308,6 +332,7 @@ fn stats(
             cached_bytes: usage.bytes,
             cached_objects: usage.objects as u64,
             capability: auto.as_ref().map(|auto| auto.capability(moved())),
+            draining: false,
         }
     }
 }
@@ -333,11 +358,28 @@ fn figures(
     })
 }
 
-async fn ready(running: &Running, directory: &Directory, groups: &Groups) {
-    running.set_ready(false, "no super-node has welcomed this node yet");
-    directory.welcomed().await;
-    running.set_ready(true, "ready");
+/// Shows whether the node is ready until one of its tasks dies.
+async fn ready(
+    running: &Running,
+    directory: &Directory,
+    groups: &Groups,
+    mut leaving: watch::Receiver<bool>,
+) {
+    let shown = async {
+        running.set_ready(false, "no super-node has welcomed this node yet");
+        directory.welcomed().await;
+        loop {
+            match *leaving.borrow_and_update() {
+                true => running.set_ready(false, "draining"),
+                false => running.set_ready(true, "ready"),
+            }
+            if leaving.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
     tokio::select! {
+        () = shown => {}
         () = groups.edge.stopped() => {}
         () = groups.flights.stopped() => {}
         () = groups.tier.stopped() => {}

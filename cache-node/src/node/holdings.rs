@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_proto::ObjectKey;
+use shoal_proto::{NodeId, ObjectKey};
 
-use crate::directory::{Change, Debt, Directory, OTHERS_OBJECTS_MAX, Part};
+use crate::directory::{Change, Debt, Directory, OTHERS_OBJECTS_MAX, Others, Part};
 use crate::store::Store;
 
 /// Keys of the store listed at a time.
@@ -211,8 +211,14 @@ async fn find_last_copies(store: Arc<Store>, directory: Arc<Directory>) {
         doubtful.truncate(OTHERS_OBJECTS_MAX);
         match directory.others(&doubtful).await {
             Ok(others) => {
+                let view = directory.view();
+                let stays = |id: &NodeId| view.member(*id).is_none_or(|member| !member.draining);
+                let count = |others: Others| {
+                    u32::try_from(others.iter().filter(|id| stays(id)).count()).unwrap_or(u32::MAX)
+                };
                 let known = doubtful.into_iter().zip(others);
-                let known: Vec<_> = known.map(|((key, id), others)| (key, id, others)).collect();
+                let known: Vec<_> =
+                    known.map(|((key, id), others)| (key, id, count(others))).collect();
                 store.note_others(&known);
             }
             Err(error) => tracing::debug!(%error, "last copies are not known"),

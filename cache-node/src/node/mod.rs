@@ -6,6 +6,7 @@
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
 //! | `verify` | the control call that compares the super-nodes' indexes |
+//! | `drain` | leaves without loss, on demand |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
 //! | `auto` | the super-node inside a node whose role the tier chooses |
@@ -19,6 +20,7 @@
 mod auto;
 mod cache;
 mod capability;
+mod drain;
 mod holdings;
 mod members;
 mod mode;
@@ -27,6 +29,8 @@ pub mod recovery;
 mod selection;
 mod tier;
 mod verify;
+
+pub use drain::DrainStatus;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -204,6 +208,7 @@ fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
         zone: config.node.zone.clone(),
         version: VERSION.to_owned(),
         auto: config.node.role == ConfiguredRole::Auto,
+        draining: false,
     }
 }
 

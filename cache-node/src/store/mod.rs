@@ -289,6 +289,11 @@ impl Store {
         }
     }
 
+    /// How many objects came into the store so far.
+    pub fn stored(&self) -> u64 {
+        self.shared.metrics.stored.get()
+    }
+
     /// How many objects were evicted so far.
     pub fn evicted(&self) -> u64 {
         self.shared.metrics.evictions.get()

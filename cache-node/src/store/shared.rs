@@ -166,6 +166,7 @@ impl Shared {
         let mut table = lock(&self.table);
         self.disk.memory.put_manifest(record.file, Arc::clone(described));
         let replaced = table.insert(key, entry);
+        self.metrics.stored.inc();
         self.metrics.objects.set(table.len() as i64);
         drop(table);
         if let Some(old) = replaced.as_ref().filter(|old| old.object_id != record.object_id) {

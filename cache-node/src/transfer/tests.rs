@@ -78,6 +78,7 @@ fn member(id: u64, address: SocketAddr) -> Member {
         up: true,
         voter: false,
         auto: false,
+        draining: false,
     }
 }
 

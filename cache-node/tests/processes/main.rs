@@ -13,6 +13,7 @@ mod bad_origins;
 mod common;
 mod crowds;
 mod damage;
+mod drains;
 mod faults;
 mod membership;
 mod nginx;
