@@ -10,6 +10,7 @@ mod node;
 mod purge;
 mod recover;
 mod signals;
+mod site;
 pub mod status;
 mod up;
 mod verify;
@@ -42,6 +43,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
+    /// Shows and changes the cluster's sites: hosts, origins and rules
+    Site(site::SiteArgs),
     /// Shows who is in the tier of super-nodes, and changes it
     Members(members::MembersArgs),
     /// Goes on from one super-node when most are lost for good
@@ -67,6 +70,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Site(args) => site::run(args),
         Command::Members(args) => members::run(args),
         Command::Recover(args) => recover::run(&args),
         Command::Verify(args) => verify::run(&args),

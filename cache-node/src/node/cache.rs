@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::auto::Auto;
 use super::members::Members;
 use super::purges::Purger;
+use super::sites::{self, SiteKeeper};
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
@@ -62,6 +63,7 @@ struct Built {
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
     purger: Purger,
+    sites: Arc<SiteKeeper>,
 }
 
 /// Runs a caching node until `stop`.
@@ -87,7 +89,8 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger } = built;
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, sites } =
+        built;
     let (shown, mode) = watch::channel(None);
     groups.session.spawn_until_stopped("mode", {
         let directory = directory.clone();
@@ -125,6 +128,7 @@ pub(super) async fn run(
     });
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
+    groups.session.spawn_until_stopped("sites", sites.keep(directory.clone()));
     for (name, telling) in holdings::all(&store, &directory) {
         groups.session.spawn_until_stopped(name, telling);
     }
@@ -173,6 +177,7 @@ fn control(
         }
     };
     let directory = directory.clone();
+    let control = sites::add_to(control, directory.clone());
     verify::add_to(control, move || {
         let directory = directory.clone();
         async move { directory.verify().await }
@@ -220,6 +225,7 @@ async fn build(
     let edge_metrics = EdgeMetrics::new(m)?;
     let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
     let Member { auto, data_dir, copies, .. } = member;
+    let sites = SiteKeeper::open(data_dir.clone(), cache.sites).await;
     let store_config = StoreConfig {
         dir: data_dir,
         budget_bytes: cache.store.budget_bytes,
@@ -238,7 +244,7 @@ async fn build(
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
-        Local { stats: Arc::new(stats), held: Arc::new(held) },
+        Local { stats: Arc::new(stats), held: Arc::new(held), sites: sites.here() },
     );
     let fills = Arc::new(Fills::default());
     let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
@@ -250,14 +256,13 @@ async fn build(
         CopyWishes { queue, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
-    let sites = Arc::new(cache.sites);
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
         origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
         peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
         fills,
-        sites: sites.clone(),
+        sites: sites.current(),
         metrics: origin_metrics.clone(),
         copies,
         secret: *cache.secret.as_bytes(),
@@ -270,13 +275,14 @@ async fn build(
     };
     let secret = *cache.secret.as_bytes();
     let purger =
-        Purger { directory: directory.clone(), sites: sites.clone(), secret: cache.secret };
-    let edge = Edge::new(edge_config, sites, secret, fetcher.clone(), edge_metrics.clone());
+        Purger { directory: directory.clone(), sites: sites.current(), secret: cache.secret };
+    let current = sites.current();
+    let edge = Edge::new(edge_config, current, secret, fetcher.clone(), edge_metrics.clone());
     let lost = edge_metrics.access_lines_lost.clone();
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, sites })
 }
 
 /// The edge, with its access log where one is configured.
