@@ -63,7 +63,6 @@ struct Built {
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
     purger: Purger,
-    sites: Arc<SiteKeeper>,
 }
 
 /// Runs a caching node until `stop`.
@@ -89,8 +88,7 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, sites } =
-        built;
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger } = built;
     let (shown, mode) = watch::channel(None);
     groups.session.spawn_until_stopped("mode", {
         let directory = directory.clone();
@@ -128,7 +126,6 @@ pub(super) async fn run(
     });
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
-    groups.session.spawn_until_stopped("sites", sites.keep(directory.clone()));
     for (name, telling) in holdings::all(&store, &directory) {
         groups.session.spawn_until_stopped(name, telling);
     }
@@ -246,6 +243,7 @@ async fn build(
         DirectoryMetrics::new(m)?,
         Local { stats: Arc::new(stats), held: Arc::new(held), sites: sites.here() },
     );
+    groups.session.spawn_until_stopped("sites", sites.clone().keep(directory.clone()));
     let fills = Arc::new(Fills::default());
     let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
     let sealer = Sealer::new(cache.secret.as_bytes());
@@ -282,7 +280,7 @@ async fn build(
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, sites })
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
 }
 
 /// The edge, with its access log where one is configured.

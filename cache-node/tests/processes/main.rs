@@ -21,4 +21,5 @@ mod privacy;
 mod purges;
 mod refusals;
 mod restarts;
+mod sites;
 mod variants;

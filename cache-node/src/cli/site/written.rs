@@ -28,14 +28,17 @@ pub(super) fn sites(file: &str) -> Result<Vec<(String, Value)>, Failure> {
 }
 
 fn read(text: &str) -> Result<Vec<(String, Value)>, String> {
-    let document: Value =
-        if text.trim_start().starts_with(['{', '[']) && !text.trim_start().starts_with("[[") {
-            serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?
-        } else {
-            let table: toml::Table =
-                toml::from_str(text).map_err(|error| format!("not TOML: {error}"))?;
-            serde_json::to_value(table).map_err(|error| error.to_string())?
-        };
+    let as_json =
+        || serde_json::from_str::<Value>(text).map_err(|error| format!("not JSON: {error}"));
+    let document: Value = match text.trim_start().chars().next() {
+        Some('{') => as_json()?,
+        first => match toml::from_str::<toml::Table>(text) {
+            Ok(table) => serde_json::to_value(table).map_err(|error| error.to_string())?,
+            // A table of TOML and a list of JSON begin with the same sign.
+            Err(_) if first == Some('[') && as_json().is_ok() => as_json()?,
+            Err(error) => return Err(format!("not TOML: {error}")),
+        },
+    };
     let found = match document {
         Value::Array(sites) => sites,
         // A configuration file, or the answer to `list --json`; what else it says is not looked at.
