@@ -9,6 +9,7 @@ pub mod ca;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod current;
 pub mod directory;
 pub mod edge;
 pub mod fences;

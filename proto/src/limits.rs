@@ -60,6 +60,15 @@ pub const RENEW_LEASES_MAX: usize = 4_096;
 /// Most fences kept and sent: older ones are compacted into their site's.
 pub const FENCES_MAX: usize = 8_192;
 
+/// Most sites of a cluster.
+pub const SITES_MAX: usize = 256;
+/// Longest definition of one site, in bytes.
+pub const SITE_BYTES_MAX: usize = 16 * 1024;
+/// Most bytes of all definitions.
+pub const SITES_BYTES_MAX: usize = 1024 * 1024;
+/// Names of removed sites that are remembered; the oldest is forgotten beyond it.
+pub const SITES_REMOVED_MAX: usize = 1_024;
+
 /// A member's session lease, in milliseconds: after so long without the tier's answer it trusts
 /// nothing as fresh.
 pub const SESSION_LEASE_MS: u32 = 6_000;
@@ -74,6 +83,8 @@ pub const FILL_RENEW_MS: u32 = 2_000;
 pub const RPC_DEADLINE_MS: u64 = 2_000;
 /// Deadline of a write to the index, elections included, in milliseconds.
 pub const WRITE_DEADLINE_MS: u64 = 10_000;
+/// For all nodes to apply a change of sites, in milliseconds.
+pub const SITES_APPLY_MS: u32 = 5_000;
 /// Deadline of an audit of all super-nodes' indexes, in milliseconds.
 pub const VERIFY_DEADLINE_MS: u64 = 100_000;
 /// Deadline to connect to a member, in milliseconds.
@@ -89,6 +100,9 @@ const _: () = {
     assert!(ANNOUNCE_CHANGES_MAX * OBJECT_REF_BYTES <= ANNOUNCE_BYTES_MAX);
     assert!(ANNOUNCE_BYTES_MAX + ANNOUNCE_CHANGES_MAX * 16 <= RPC_MESSAGE_BYTES_MAX / 2);
     assert!(LOCATE_OBJECTS_MAX * HOLDERS_ANSWERED_MAX * 2 * 9 <= RPC_MESSAGE_BYTES_MAX);
+    assert!(SITE_BYTES_MAX <= SITES_BYTES_MAX);
+    let names_bytes = (SITES_MAX + SITES_REMOVED_MAX) * (NAME_BYTES_MAX + 32);
+    assert!(SITES_BYTES_MAX + names_bytes <= RPC_MESSAGE_BYTES_MAX / 2);
     assert!(HEARTBEAT_MS * 4 <= SESSION_LEASE_MS);
     assert!(FILL_RENEW_MS * 3 <= FILL_LEASE_MS);
 };

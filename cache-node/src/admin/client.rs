@@ -32,7 +32,7 @@ pub enum AskError {
 /// A control call; see `docs/control-api.md`.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// `GET` or `POST`.
+    /// `GET`, `POST`, `PUT` or `DELETE`.
     pub method: Method,
     /// Beginning with `/v1/`.
     pub path: String,

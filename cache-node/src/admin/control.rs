@@ -21,11 +21,21 @@ use crate::tasks;
 /// For a handler to answer; recovering and catching up take their time.
 const CALL_DEADLINE: Duration = Duration::from_secs(120);
 
+/// What a call's target says beside the endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    /// What stands in the place of `{..}` in the endpoint's path.
+    pub(super) name: String,
+    /// The query, without its question mark.
+    pub(super) query: String,
+}
+
 /// A call that was allowed in general; see [`Call::allow`].
 #[derive(Debug)]
 pub struct Call {
     /// The body; null when there was none.
     pub body: Value,
+    asked: Asked,
     caller: Caller,
     verb: Verb,
 }
@@ -41,6 +51,26 @@ impl Call {
             if self.body.is_null() { Value::Object(Default::default()) } else { self.body.clone() };
         serde_json::from_value(body).map_err(|error| {
             ControlError::invalid(format!("the body: {error}"), "docs/control-api.md has its form")
+        })
+    }
+
+    /// What stands in the place of `{..}` in the call's path; empty where nothing does.
+    pub fn name(&self) -> &str {
+        &self.asked.name
+    }
+
+    /// The only parameter that the call takes in its query, where it is given.
+    ///
+    /// # Errors
+    /// `invalid` when the query says anything else.
+    pub fn parameter(&self, key: &str) -> Result<Option<&str>, ControlError> {
+        if self.asked.query.is_empty() {
+            return Ok(None);
+        }
+        let value = self.asked.query.strip_prefix(key).and_then(|rest| rest.strip_prefix('='));
+        value.filter(|value| !value.contains('&')).map(Some).ok_or_else(|| {
+            let remedy = format!("the call takes {key:?} in its query, and nothing else");
+            ControlError::invalid("an unknown parameter", remedy)
         })
     }
 
@@ -167,6 +197,18 @@ pub(super) struct Endpoint {
     handler: Handler,
 }
 
+impl Endpoint {
+    /// The name in `path`, empty where the endpoint takes none; `None` when it is another's path.
+    pub(super) fn name<'a>(&self, path: &'a str) -> Option<&'a str> {
+        match self.path.split_once('{') {
+            None => (path == self.path).then_some(""),
+            Some((above, _)) => {
+                path.strip_prefix(above).filter(|name| !name.is_empty() && !name.contains('/'))
+            }
+        }
+    }
+}
+
 /// The table of the control calls that a member answers.
 pub struct Control {
     endpoints: Vec<Endpoint>,
@@ -179,7 +221,8 @@ impl Control {
         Self { endpoints: Vec::new(), runtime: Handle::current() }
     }
 
-    /// With the call `method path`, which needs a scope for `verb`. `path` begins with `/v1/`.
+    /// With the call `method path`, which needs a scope for `verb`. `path` begins with `/v1/`; it may
+    /// end in `{..}`, which stands for one name.
     #[must_use]
     pub fn with<F, A>(
         mut self,
@@ -200,7 +243,12 @@ impl Control {
 impl Control {
     /// The calls at `path`, one a method.
     pub(super) fn at(&self, path: &str) -> Vec<&Endpoint> {
-        self.endpoints.iter().filter(|endpoint| endpoint.path == path).collect()
+        self.endpoints.iter().filter(|endpoint| endpoint.name(path).is_some()).collect()
+    }
+
+    /// The method and path of each call.
+    pub fn calls(&self) -> impl Iterator<Item = (&Method, &'static str, Verb)> {
+        self.endpoints.iter().map(|of| (&of.method, of.path, of.verb))
     }
 
     /// Runs the endpoint's handler on the member's own runtime.
@@ -208,9 +256,9 @@ impl Control {
         &self,
         endpoint: &Endpoint,
         caller: Caller,
-        body: Value,
+        (asked, body): (Asked, Value),
     ) -> Result<Value, ControlError> {
-        let call = Call { body, caller, verb: endpoint.verb };
+        let call = Call { body, asked, caller, verb: endpoint.verb };
         let answer = (endpoint.handler)(call);
         let ran = tasks::on(&self.runtime, "control-call", async move {
             tokio::time::timeout(CALL_DEADLINE, answer).await

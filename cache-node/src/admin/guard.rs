@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Body;
 use serde_json::Value;
 
-use super::control::{Control, ControlError, Endpoint};
+use super::control::{Asked, Control, ControlError, Endpoint};
 use super::tokens::{Caller, SECRET_BYTES_MAX, Tokens, Verb};
 use super::{JSON_TYPE, encoded, response};
 use crate::metrics::{AdminMetrics, Refusal};
@@ -82,8 +82,10 @@ impl Guard {
         let refused = |(kind, error)| (Some(kind), error);
         let endpoint = endpoint(control, &request).map_err(refused)?;
         let caller = self.caller(request.headers(), endpoint.verb).map_err(refused)?;
+        let name = endpoint.name(request.uri().path()).unwrap_or_default().to_owned();
+        let asked = Asked { name, query: request.uri().query().unwrap_or_default().to_owned() };
         let body = body(request.into_body()).await.map_err(refused)?;
-        control.run(endpoint, caller, body).await.map_err(|error| match error.status() {
+        control.run(endpoint, caller, (asked, body)).await.map_err(|error| match error.status() {
             StatusCode::FORBIDDEN if error.code == "scope" => (Some(Refusal::Scope), error),
             StatusCode::BAD_REQUEST => (Some(Refusal::Invalid), error),
             _ => (None, error),

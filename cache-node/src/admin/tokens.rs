@@ -32,14 +32,26 @@ pub enum Verb {
     Drain,
     /// Recovery from the loss of a majority.
     Recover,
+    /// Changes of sites; may be limited to one.
+    Sites,
+    /// Prefetches; may be limited to a site, and to a path prefix of it.
+    Prefetch,
     /// Reads that are no secret within the organisation, such as the list of members.
     Read,
 }
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Purge, Self::Members, Self::Verify, Self::Drain, Self::Recover, Self::Read];
+    pub const ALL: [Self; 8] = [
+        Self::Purge,
+        Self::Members,
+        Self::Verify,
+        Self::Drain,
+        Self::Recover,
+        Self::Sites,
+        Self::Prefetch,
+        Self::Read,
+    ];
 
     /// Its name in scopes.
     pub fn name(self) -> &'static str {
@@ -49,12 +61,15 @@ impl Verb {
             Self::Verify => "verify",
             Self::Drain => "drain",
             Self::Recover => "recover",
+            Self::Sites => "sites",
+            Self::Prefetch => "prefetch",
             Self::Read => "read",
         }
     }
 }
 
-/// One thing that a token allows: `purge`, `purge:site=docs`, `purge:site=docs:prefix=/a/`, or `*`.
+/// One thing that a token allows: `purge`, `purge:site=docs`, `purge:site=docs:prefix=/a/`,
+/// `sites:site=docs`, or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
     /// For what; `None` for everything.
@@ -112,18 +127,22 @@ impl FromStr for Scope {
         let Some(limits) = limits else {
             return Ok(Self { verb: Some(verb), site: None, prefix: None });
         };
-        if verb != Verb::Purge {
-            return Err("expected no limit: only \"purge\" can be limited to a site".to_owned());
+        if !matches!(verb, Verb::Purge | Verb::Sites | Verb::Prefetch) {
+            let can = "only \"purge\", \"sites\" and \"prefetch\" can be limited to a site";
+            return Err(format!("expected no limit: {can}"));
         }
-        let expected = || {
-            "expected \"purge:site=NAME\" or \"purge:site=NAME:prefix=/PATH/\"; the prefix begins \
-             and ends with '/'"
-                .to_owned()
+        let has_prefix = verb != Verb::Sites;
+        let expected = || match has_prefix {
+            true => format!(
+                "expected \"{word}:site=NAME\" or \"{word}:site=NAME:prefix=/PATH/\"; the prefix \
+                 begins and ends with '/'"
+            ),
+            false => format!("expected \"{word}:site=NAME\""),
         };
         let limits = limits.strip_prefix("site=").ok_or_else(expected)?;
         let (site, prefix) = match limits.split_once(":prefix=") {
-            Some((site, prefix)) => (site, Some(prefix)),
-            None => (limits, None),
+            Some((site, prefix)) if has_prefix => (site, Some(prefix)),
+            _ => (limits, None),
         };
         let right = |prefix: &str| prefix.starts_with('/') && prefix.ends_with('/');
         if site.is_empty() || site.contains(':') || !prefix.is_none_or(right) {
@@ -286,6 +305,10 @@ mod tests {
             both.may(Verb::Purge, Target::Everything) && both.may(Verb::Read, Target::Everything)
         );
         assert!(!both.has(Verb::Members));
+        let editor = caller(&["sites:site=docs"]);
+        assert!(editor.may(Verb::Sites, Target::Site("docs")));
+        assert!(!editor.may(Verb::Sites, Target::Site("apt")));
+        assert!(!editor.may(Verb::Purge, Target::Site("docs")));
         let root = caller(&["*"]);
         assert!(Verb::ALL.into_iter().all(|verb| root.may(verb, Target::Everything)));
         assert!(!caller(&[]).has(Verb::Read));
@@ -297,6 +320,7 @@ mod tests {
         assert!(refused("purg").contains("did you mean \"purge\"?"));
         assert!(refused("everything").contains("expected one of"));
         assert!(refused("recover:site=docs").contains("only \"purge\""));
+        assert!(refused("sites:site=a:prefix=/b/").ends_with("\"sites:site=NAME\""));
         for wrong in
             ["purge:", "purge:docs", "purge:site=", "purge:site=a:prefix=b", "purge:site=a:b"]
         {

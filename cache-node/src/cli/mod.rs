@@ -11,6 +11,7 @@ mod node;
 mod purge;
 mod recover;
 mod signals;
+mod site;
 pub mod status;
 mod up;
 mod verify;
@@ -43,6 +44,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
+    /// Shows and changes the cluster's sites: hosts, origins and rules
+    Site(site::SiteArgs),
     /// Shows who is in the tier of super-nodes, and changes it
     Members(members::MembersArgs),
     /// Has a node give away what nobody else has, so that it may be stopped
@@ -70,6 +73,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Site(args) => site::run(args),
         Command::Members(args) => members::run(args),
         Command::Drain(args) => drain::run(&args),
         Command::Recover(args) => recover::run(&args),

@@ -172,7 +172,9 @@ fn summary(config: &Config) -> String {
         fact("unknown hosts", cache.edge.unknown_host.as_str().to_owned());
         fact("store", format_size(cache.store.budget_bytes));
         fact("memory", format_size(cache.store.memory_bytes));
-        fact("sites", cache.site_names.join(", "));
+        let names: Vec<_> = cache.sites.iter().map(|site| site.name.as_str()).collect();
+        let none = "none in the file, those of the index alone".to_owned();
+        fact("sites", if names.is_empty() { none } else { names.join(", ") });
     }
     let mut text = table.to_string();
     for warning in warnings {

@@ -16,7 +16,7 @@ use super::{
 use crate::admin::tokens::Tokens;
 use crate::edge::EdgeTls;
 use crate::membership::ConfiguredRole;
-use crate::policy::site::Sites;
+use crate::policy::site::SiteConfig;
 use crate::store::{OBJECTS_MAX, OBJECTS_MIN};
 use crate::supernode::selection::Wanted;
 use crate::text::units::{SIZE_EXPECTED, format_size, parse_duration, parse_size};
@@ -44,19 +44,10 @@ const TRUTH_EXPECTED: &str = "true or false";
 const LISTEN_EXPECTED: &str = "an address and a port such as \"0.0.0.0:8080\"";
 const FILE_EXPECTED: &str = "the path of a file";
 
-/// What the file says about sites.
-pub(super) struct FoundSites {
-    /// How many `[[site]]` tables there are.
-    pub(super) count: usize,
-    /// The file's name.
-    pub(super) file: String,
-    /// The sites and their names, where all are right.
-    pub(super) read: Option<(Vec<String>, Sites)>,
-}
-
 /// What the file says beside its keys.
 pub(super) struct Found {
-    pub(super) sites: FoundSites,
+    /// `None` where a site has a fault.
+    pub(super) sites: Option<Vec<SiteConfig>>,
     /// `None` where a token has a fault.
     pub(super) tokens: Option<Tokens>,
 }
@@ -275,7 +266,7 @@ impl Builder<'_> {
     fn cache(
         &mut self,
         role: Option<ConfiguredRole>,
-        sites: FoundSites,
+        sites: Option<Vec<SiteConfig>>,
         cluster: Option<&ClusterConfig>,
     ) -> Option<Option<CacheConfig>> {
         let edge = self.edge();
@@ -284,16 +275,8 @@ impl Builder<'_> {
             self.no_flags_of_nodes();
             return Some(None);
         }
-        if sites.count == 0 {
-            self.take.report(Problem::text(match sites.file.as_str() {
-                "" => "no file with a [[site]] was given; expected one (--config or SHOAL_CONFIG)"
-                    .to_owned(),
-                file => format!("{file}: no [[site]]; expected at least one, with an origin"),
-            }));
-        }
-        let (site_names, sites) = sites.read?;
         let secret = cluster?.secret.clone()?;
-        Some(Some(CacheConfig { secret, edge: edge?, store: store?, sites, site_names }))
+        Some(Some(CacheConfig { secret, edge: edge?, store: store?, sites: sites? }))
     }
 
     /// A shared file or environment may hold the keys of nodes; a flag is meant for this member.

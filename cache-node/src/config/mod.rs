@@ -5,6 +5,7 @@
 //! whoever holds a `Config` need not check again. Must not know what is built from it.
 
 mod build;
+pub mod definition;
 mod file;
 pub mod keys;
 pub(crate) mod machine;
@@ -27,7 +28,7 @@ pub use settings::{Setting, Settings, Value};
 use crate::admin::tokens::Tokens;
 use crate::edge::{AccessAddresses, AccessFormat, EdgeTls};
 use crate::membership::ConfiguredRole;
-use crate::policy::site::Sites;
+use crate::policy::site::SiteConfig;
 use crate::supernode::selection::Wanted;
 use crate::tls::{Security, TlsFiles};
 
@@ -126,10 +127,8 @@ pub struct CacheConfig {
     pub edge: EdgeConfig,
     /// The store.
     pub store: StoreConfig,
-    /// The sites; at least one.
-    pub sites: Sites,
-    /// Their names, in the order of the file.
-    pub site_names: Vec<String>,
+    /// The sites of the file, in its order; the index may know others.
+    pub sites: Vec<SiteConfig>,
 }
 
 /// The edge.
@@ -240,9 +239,7 @@ impl Config {
         let lists = file::read(document, &mut settings, &mut problems);
         settings.overlay(above);
         let folder = file.and_then(Path::parent).unwrap_or(Path::new(""));
-        let count = lists.sites.len();
-        let read = sites::read(document, lists.sites, &mut problems);
-        let sites = build::FoundSites { count, file: name.clone(), read };
+        let sites = sites::read(document, lists.sites, &mut problems);
         let tokens = tokens::read(document, folder, lists.tokens, &mut problems);
         let found = build::Found { sites, tokens };
         let config = build::config(&settings, folder, found, &mut problems);

@@ -162,11 +162,6 @@ impl<'a> Taker<'a> {
         self.problems.push(Problem::value(&self.settings.source(path), value, expected));
     }
 
-    /// Reports anything else.
-    pub(super) fn report(&mut self, problem: Problem) {
-        self.problems.push(problem);
-    }
-
     /// The settings themselves.
     pub(super) fn settings(&self) -> &'a Settings {
         self.settings

@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
+use shoal_proto::limits::{SITE_BYTES_MAX, SITES_MAX};
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::definition;
 use super::file::{Document, ListTable, SITE, plain};
 use super::problem::{Problem, Source};
 use crate::policy::site::{SiteConfig, SiteError, Sites};
@@ -23,7 +25,7 @@ pub(super) fn read(
     document: Document<'_>,
     tables: Vec<ListTable<'_>>,
     problems: &mut Vec<Problem>,
-) -> Option<(Vec<String>, Sites)> {
+) -> Option<Vec<SiteConfig>> {
     let count = tables.len();
     let (mut sites, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for table in tables {
@@ -34,15 +36,39 @@ pub(super) fn read(
         }
     }
     // Sites with a fault are missing here; what the others have is told all the same.
-    let whole = sites.len() == count;
-    let names = sites.iter().map(|site| site.name.clone()).collect();
-    match Sites::new(sites) {
-        Ok(sites) => whole.then_some((names, sites)),
+    let whole = sites.len() == count && fits(document, &sites, &places, problems);
+    match Sites::new(sites.clone()) {
+        Ok(_) => whole.then_some(sites),
         Err(errors) => {
             problems.extend(errors.iter().map(|error| located(document, &places, error)));
             None
         }
     }
+}
+
+/// Whether the index could keep them: that is where they go.
+fn fits(
+    document: Document<'_>,
+    sites: &[SiteConfig],
+    places: &[Place],
+    problems: &mut Vec<Problem>,
+) -> bool {
+    let before = problems.len();
+    let too_many = sites.len() > SITES_MAX;
+    if let Some(first) = places.get(SITES_MAX).filter(|_| too_many) {
+        let source = document.source(first.start, SITE);
+        let what = format!("is one of {} tables; expected at most {SITES_MAX}", sites.len());
+        problems.push(Problem::about(&source, &what));
+    }
+    for (site, place) in sites.iter().zip(places) {
+        let bytes = definition::kept(site).len();
+        if bytes > SITE_BYTES_MAX {
+            let source = document.source(place.start, SITE);
+            let what = format!("takes {bytes} bytes; expected at most {SITE_BYTES_MAX}");
+            problems.push(Problem::about(&source, &what));
+        }
+    }
+    problems.len() == before
 }
 
 fn key_places(table: &ListTable<'_>) -> BTreeMap<String, usize> {

@@ -1,9 +1,10 @@
-//! A node's view of the super-nodes: who is there, what is fenced, who has or fills a key, what
-//! this node holds. Knows the tier only through its RPCs; must not know the tier's insides.
+//! A node's view of the super-nodes: who is there, what is fenced, which sites there are, who has or
+//! fills a key, what this node holds. Knows the tier only through its RPCs; must not know the tier's insides.
 //!
 //! | file | purpose |
 //! |---|---|
-//! | `session` | heartbeats up; view, fences and the session lease down |
+//! | `session` | heartbeats up; view, fences, sites and the session lease down |
+//! | `sites` | reads and changes the cluster's sites |
 //! | `homes` | calls to a key's home and past it |
 //! | `leases` | keeps held fill leases alive at two homes |
 //! | `announce`, `others` | batches of what this node holds; how many others hold it |
@@ -17,6 +18,7 @@ mod leases;
 mod others;
 mod owed;
 mod session;
+mod sites;
 #[cfg(test)]
 mod tests;
 mod tierless;
@@ -38,7 +40,7 @@ pub use announce::Change;
 pub use others::{OTHERS_OBJECTS_MAX, Others};
 pub use owed::{Debt, Part, Url};
 pub use tierless::HomeService;
-pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local};
+pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local, SitesHere};
 
 use types::{index_head, read_answer};
 
@@ -95,6 +97,7 @@ impl Directory {
             lease_until: Mutex::new(clock::monotonic()),
             welcomed: welcomed_sender,
             inventories: watch::Sender::new(1),
+            sites_revision: local.sites.revision.into(),
             metrics,
         });
         let agent = session::Agent {
@@ -105,6 +108,7 @@ impl Directory {
             draining: draining.subscribe(),
             channels: channels.clone(),
             stats: local.stats,
+            take_sites: local.sites.take,
             shared: shared.clone(),
         };
         let home = tierless::HomeNode::new(node, channels.clone(), shared.clone(), local.held);

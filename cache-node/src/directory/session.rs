@@ -1,10 +1,11 @@
-//! The session with the tier: heartbeats up; view, fences and the session lease down. One session
-//! at a time, with any super-node; when it breaks, the next one is tried at once.
+//! The session with the tier: heartbeats up; view, fences, sites and the session lease down. One
+//! session at a time, with any super-node; when it breaks, the next one is tried at once.
 //!
 //! Invariant: the lease is counted from the moment a heartbeat was *sent*, so that this node never
 //! believes in it longer than the super-node does.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) welcomed: watch::Sender<bool>,
     /// Counts how often the tier has asked for everything that this node holds.
     pub(super) inventories: watch::Sender<u64>,
+    /// Of the sites that were last taken in whole; 0 before that.
+    pub(super) sites_revision: AtomicU64,
     pub(super) metrics: DirectoryMetrics,
 }
 
@@ -100,6 +103,7 @@ pub(super) struct Agent {
     pub(super) draining: watch::Receiver<bool>,
     pub(super) channels: Channels,
     pub(super) stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
+    pub(super) take_sites: Arc<dyn Fn(v1::SiteTable) -> bool + Send + Sync>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -149,7 +153,9 @@ impl Agent {
                 ..self.me.clone()
             }),
             fence_position,
+            sites_revision: self.shared.sites_revision.load(Ordering::Relaxed),
         };
+        let sites_revision = hello.sites_revision;
         let sent_at = clock::monotonic();
         send(&up, Up::Hello(hello)).await?;
         let outgoing = tokio_stream::wrappers::ReceiverStream::new(queue);
@@ -171,7 +177,10 @@ impl Agent {
         self.shared.take_fences(&welcome.fences.unwrap_or_default());
         self.shared.extend_lease(sent_at + lease);
         self.shared.metrics.sessions.inc();
-        self.shared.welcomed.send_replace(true);
+        // With other sites, it is welcome once it has them.
+        if welcome.sites_revision == sites_revision {
+            self.shared.welcomed.send_replace(true);
+        }
         if welcome.announce_all {
             self.shared.inventories.send_modify(|count| *count += 1);
         }
@@ -219,6 +228,14 @@ impl Agent {
                     Down::Fences(batch) => {
                         let position = self.shared.take_fences(&batch);
                         send(up, Up::FenceAck(v1::FenceAck { position })).await?;
+                    }
+                    Down::Sites(table) => {
+                        let revision = table.revision;
+                        if (self.take_sites)(table) {
+                            self.shared.sites_revision.store(revision, Ordering::Relaxed);
+                            send(up, Up::SitesAck(v1::SitesAck { revision })).await?;
+                        }
+                        self.shared.welcomed.send_replace(true);
                     }
                     Down::Welcome(_) => {
                         return Err(RpcError::new(ErrorKind::Bug, "a second welcome"));

@@ -74,6 +74,16 @@ pub enum Giver {
 /// What the local store holds of a key.
 pub type HeldHere = Arc<dyn Fn(&ObjectKey) -> Option<ObjectId> + Send + Sync>;
 
+/// The sites that a node answers requests by, as the tier knows them.
+#[derive(Clone)]
+pub struct SitesHere {
+    /// The revision that the node begins with; 0 for none.
+    pub revision: u64,
+    /// Takes others in; whether the node answers requests by all of them from here on. Must not
+    /// wait.
+    pub take: Arc<dyn Fn(v1::SiteTable) -> bool + Send + Sync>,
+}
+
 /// What a directory asks of the node that it belongs to.
 #[derive(Clone)]
 pub struct Local {
@@ -81,6 +91,8 @@ pub struct Local {
     pub stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
     /// The object that the store holds of a key.
     pub held: HeldHere,
+    /// Its sites.
+    pub sites: SitesHere,
 }
 
 /// What the asker already knows about a key.

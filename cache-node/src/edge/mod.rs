@@ -36,6 +36,7 @@ pub use accept::{Door, serve};
 pub use access::{AccessAddresses, AccessFormat, AccessLog};
 pub use tls::{EdgeTls, EdgeTlsError};
 
+use crate::current::Current;
 use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
 use crate::metrics::EdgeMetrics;
 use crate::policy::site::{Site, Sites};
@@ -112,7 +113,7 @@ impl ReadPath for Fetcher {
 #[derive(Debug)]
 pub struct Edge<R> {
     config: EdgeConfig,
-    sites: Arc<Sites>,
+    sites: Arc<Current<Sites>>,
     secret: [u8; 32],
     read_path: R,
     metrics: EdgeMetrics,
@@ -123,10 +124,10 @@ pub struct Edge<R> {
 }
 
 impl<R: ReadPath> Edge<R> {
-    /// An edge for `sites`; `secret` is the cluster's, for keys.
+    /// An edge for `sites`, whichever they are when a request comes; `secret` is the cluster's, for keys.
     pub fn new(
         config: EdgeConfig,
-        sites: Arc<Sites>,
+        sites: Arc<Current<Sites>>,
         secret: [u8; 32],
         read_path: R,
         metrics: EdgeMetrics,

@@ -102,7 +102,7 @@ fn receive<R>(
     }
     let authority = authority(&parts).map_err(|detail| (StatusCode::BAD_REQUEST, detail))?;
     let unknown = (edge.config.unknown_host, "unknown host");
-    let site = edge.sites.find(&authority).ok_or(unknown)?;
+    let site = edge.sites.with(|sites| sites.find(&authority)).ok_or(unknown)?;
     if hops(&parts.headers) >= HOPS_MAX {
         return Err((StatusCode::LOOP_DETECTED, "loop"));
     }

@@ -42,6 +42,7 @@ pub use types::{
 };
 
 use crate::clock;
+use crate::current::Current;
 use crate::directory::{Directory, Url, Verdict};
 use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
@@ -80,8 +81,8 @@ pub struct FetchParts {
     pub peers: Peers,
     /// This node's fills, for followers.
     pub fills: Arc<Fills>,
-    /// The sites served.
-    pub sites: Arc<Sites>,
+    /// The sites served, at any time.
+    pub sites: Arc<Current<Sites>>,
     /// Metrics of fills.
     pub metrics: OriginMetrics,
     /// Copies of a filled object in the cluster, this node's included.
@@ -103,7 +104,7 @@ struct Inner {
     peers: Peers,
     gatherer: Gatherer,
     fills: Arc<Fills>,
-    sites: Arc<Sites>,
+    sites: Arc<Current<Sites>>,
     metrics: OriginMetrics,
     copies: usize,
     secret: [u8; 32],
@@ -278,7 +279,8 @@ impl Fetcher {
         while let Some(copy) = wishes.recv().await {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (_, Some(flight)) = self.inner.flights.join(copy.key, true) else { continue };
-            let Some(site) = self.inner.sites.get(&copy.source.site) else { continue };
+            let site = self.inner.sites.with(|sites| sites.get(&copy.source.site));
+            let Some(site) = site else { continue };
             let request = FetchRequest {
                 site,
                 key: copy.key,

@@ -13,6 +13,7 @@ use super::auto::Auto;
 use super::drain::{self, Drain};
 use super::members::Members;
 use super::purges::Purger;
+use super::sites::{self, SiteKeeper};
 use super::{NodeError, Running, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
@@ -186,6 +187,7 @@ fn with_cluster(
         }
     };
     let directory = directory.clone();
+    let control = sites::add_to(control, directory.clone());
     verify::add_to(control, move || {
         let directory = directory.clone();
         async move { directory.verify().await }
@@ -233,6 +235,7 @@ async fn build(
     let edge_metrics = EdgeMetrics::new(m)?;
     let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
     let Member { auto, data_dir, copies, .. } = member;
+    let sites = SiteKeeper::open(data_dir.clone(), cache.sites).await;
     let store_config = StoreConfig {
         dir: data_dir,
         budget_bytes: cache.store.budget_bytes,
@@ -251,8 +254,9 @@ async fn build(
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
-        Local { stats: Arc::new(stats), held: Arc::new(held) },
+        Local { stats: Arc::new(stats), held: Arc::new(held), sites: sites.here() },
     );
+    groups.session.spawn_until_stopped("sites", sites.clone().keep(directory.clone()));
     let fills = Arc::new(Fills::default());
     let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
     let sealer = Sealer::new(cache.secret.as_bytes());
@@ -263,14 +267,13 @@ async fn build(
         CopyWishes { queue, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
-    let sites = Arc::new(cache.sites);
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
         origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
         peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
         fills,
-        sites: sites.clone(),
+        sites: sites.current(),
         metrics: origin_metrics.clone(),
         copies,
         secret: *cache.secret.as_bytes(),
@@ -278,8 +281,9 @@ async fn build(
     let fetcher = Fetcher::new(parts, groups.flights.clone());
     let (secret, edge_config) = (*cache.secret.as_bytes(), edge_config(&cache.edge));
     let purger =
-        Purger { directory: directory.clone(), sites: sites.clone(), secret: cache.secret };
-    let edge = Edge::new(edge_config, sites, secret, fetcher.clone(), edge_metrics.clone());
+        Purger { directory: directory.clone(), sites: sites.current(), secret: cache.secret };
+    let current = sites.current();
+    let edge = Edge::new(edge_config, current, secret, fetcher.clone(), edge_metrics.clone());
     let lost = edge_metrics.access_lines_lost.clone();
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);

@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `purges` | the control call that purges |
+//! | `sites` | the sites that a node serves, and the calls that change them |
 //! | `verify` | the control call that compares the super-nodes' indexes |
 //! | `drain` | leaves without loss, on demand |
 //! | `holdings` | tells others what the node holds |
@@ -27,6 +28,7 @@ mod mode;
 mod purges;
 pub mod recovery;
 mod selection;
+mod sites;
 mod tier;
 mod verify;
 

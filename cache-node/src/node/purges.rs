@@ -16,6 +16,7 @@ use crate::admin::tokens::{Target, Verb};
 use crate::admin::{Call, Control, ControlError};
 use crate::clock;
 use crate::config::ClusterSecret;
+use crate::current::Current;
 use crate::directory::{Directory, Fenced, Matcher, Url};
 use crate::policy::label::{self, TAG_BYTES_MAX};
 use crate::policy::named::{self, Named, NamedError};
@@ -30,7 +31,7 @@ const AT_ONCE_MAX: usize = 32;
 #[derive(Clone)]
 pub(super) struct Purger {
     pub(super) directory: Arc<Directory>,
-    pub(super) sites: Arc<Sites>,
+    pub(super) sites: Arc<Current<Sites>>,
     pub(super) secret: ClusterSecret,
 }
 
@@ -93,7 +94,7 @@ impl Purger {
     fn plan(&self, wish: Wish, call: &Call) -> Result<Planned, ControlError> {
         match wish {
             Wish { url: Some(url), prefix: None, tag: None, site: None } => {
-                let named = Named::read(&self.sites, &url).map_err(wrong)?;
+                let named = Named::read(&self.sites.get(), &url).map_err(wrong)?;
                 let site = named.site.name().to_owned();
                 call.allow(Target::Path(&site, named.path()))?;
                 let secret = self.secret.as_bytes();
@@ -103,7 +104,7 @@ impl Purger {
                 Ok(Planned { site, by: "url", matchers: url.matchers().to_vec() })
             }
             Wish { url: None, prefix: Some(url), tag: None, site: None } => {
-                let named = Named::read(&self.sites, &url).map_err(wrong)?;
+                let named = Named::read(&self.sites.get(), &url).map_err(wrong)?;
                 self.plan_prefix(&named, call)
             }
             Wish { url: None, prefix: None, tag: Some(tag), site: Some(site) } => {
@@ -148,7 +149,7 @@ impl Purger {
     }
 
     fn allow_site(&self, site: &str, call: &Call) -> Result<(), ControlError> {
-        named::site(&self.sites, site).map_err(wrong)?;
+        named::site(&self.sites.get(), site).map_err(wrong)?;
         call.allow(Target::Site(site))
     }
 

@@ -8,7 +8,7 @@ use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
 use super::members::Members;
-use super::{NodeError, Running, mode, selection, verify};
+use super::{NodeError, Running, mode, selection, sites, verify};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
 use crate::membership::mode::Sight;
@@ -31,7 +31,8 @@ fn control(config: &Config, node: &SuperNode) -> Control {
     let running = watch::channel(Some(node.clone())).1;
     let members = Members { cluster_id, node: running, view: node.view() };
     let node = node.clone();
-    verify::add_to(members.add_to(Control::new()), move || {
+    let control = sites::add_to(members.add_to(Control::new()), node.clone());
+    verify::add_to(control, move || {
         let node = node.clone();
         async move { node.verify().await }
     })

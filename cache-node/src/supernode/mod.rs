@@ -18,7 +18,7 @@
 //! | `timing` | PURE: the tier's times, all from the session lease |
 //! | `tier` | what the parts share |
 //! | `batch` | commands gathered into entries of the log |
-//! | `session`, `acquire`, `purge`, `verify` | what the service does |
+//! | `session`, `acquire`, `purge`, `sites`, `verify` | what the service does |
 //! | `service` | the service itself |
 //! | `standing`, `reaper`, `view`, `joining` | what goes on by itself |
 //!
@@ -47,6 +47,7 @@ mod service;
 mod session;
 #[cfg(test)]
 mod sim;
+mod sites;
 pub mod standby;
 mod standbys;
 mod standing;
@@ -346,6 +347,25 @@ impl SuperNode {
     /// `Retry` when the audit could not be committed in time.
     pub async fn verify(&self) -> Result<v1::VerifyReply, RpcError> {
         verify::verify(&self.tier).await
+    }
+
+    /// All sites, read linearizably.
+    ///
+    /// # Errors
+    /// `Retry` when the tier cannot be read in time.
+    pub async fn sites(&self) -> Result<v1::SiteTable, RpcError> {
+        sites::read(&self.tier).await
+    }
+
+    /// Changes sites; returns when all nodes that can be heard have applied it.
+    ///
+    /// # Errors
+    /// `Retry` when it could not be committed in time.
+    pub async fn change_sites(
+        &self,
+        change: v1::ChangeSites,
+    ) -> Result<v1::ChangeSitesReply, RpcError> {
+        sites::change(&self.tier, change).await
     }
 
     /// Leaves in order: members are sent elsewhere, the tier hears of it, leadership is handed on.

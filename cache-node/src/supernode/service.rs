@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::tier::{Tier, bug, ms};
-use super::{acquire, checks, purge, session, standbys, verify};
+use super::{acquire, checks, purge, session, sites, standbys, verify};
 use crate::membership::{ClusterView, Role};
 use crate::rpc;
 
@@ -215,6 +215,27 @@ impl v1::index_server::Index for IndexService {
         let caller = self.tier.caller(&request, request.get_ref().node_id).await?;
         let fenced = checks::fenced(request.get_ref())?;
         Ok(Response::new(purge::purge(&self.tier, &caller, &fenced).await?))
+    }
+
+    async fn sites(&self, request: Request<v1::SitesRequest>) -> Answer<v1::SiteTable> {
+        self.tier.caller(&request, request.get_ref().node_id).await?;
+        Ok(Response::new(sites::read(&self.tier).await?))
+    }
+
+    async fn change_sites(
+        &self,
+        request: Request<v1::ChangeSitesRequest>,
+    ) -> Answer<v1::ChangeSitesReply> {
+        self.tier.caller(&request, request.get_ref().node_id).await?;
+        let change = request.into_inner().change.unwrap_or_default();
+        Ok(Response::new(sites::change(&self.tier, change).await?))
+    }
+
+    async fn sites_applied(
+        &self,
+        request: Request<v1::SitesAppliedRequest>,
+    ) -> Answer<v1::SitesAppliedReply> {
+        Ok(Response::new(sites::answer(&self.tier, request.into_inner()).await?))
     }
 
     async fn standbys(&self, request: Request<v1::StandbysRequest>) -> Answer<v1::StandbysReply> {

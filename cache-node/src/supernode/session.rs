@@ -1,5 +1,5 @@
-//! Sessions with members: hello and welcome, heartbeats and their answers, views and fences as they
-//! come. The ledger decides what is answered; this file carries it out.
+//! Sessions with members: hello and welcome, heartbeats and their answers; views, fences and sites as
+//! they come. The ledger decides what is answered; this file carries it out.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use tonic::{Request, Status, Streaming};
 
 use super::checks;
 use super::ledger::{Ledger, Opened};
+use super::sites::Applied;
 use super::tier::{Tier, bug, ms};
 use crate::membership::Role;
 use crate::{clock, rpc};
@@ -29,6 +30,7 @@ type Outbox = mpsc::Sender<Result<v1::SessionDown, Status>>;
 /// All sessions, and a way to wait for what their members acknowledge.
 pub(super) struct Sessions {
     ledger: Mutex<Ledger>,
+    sites: Mutex<Applied>,
     ends: Mutex<HashMap<u64, CancellationToken>>,
     acks: watch::Sender<()>,
 }
@@ -36,12 +38,18 @@ pub(super) struct Sessions {
 impl Sessions {
     pub(super) fn new(ledger: Ledger) -> Self {
         let acks = watch::channel(()).0;
-        Self { ledger: Mutex::new(ledger), ends: Mutex::default(), acks }
+        let (sites, ends) = Default::default();
+        Self { ledger: Mutex::new(ledger), sites, ends, acks }
     }
 
     /// Runs `use_ledger` on the books.
     pub(super) fn ledger<T>(&self, use_ledger: impl FnOnce(&mut Ledger) -> T) -> T {
         use_ledger(&mut self.ledger.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs `use_sites` on who has applied which sites.
+    pub(super) fn sites<T>(&self, use_sites: impl FnOnce(&mut Applied) -> T) -> T {
+        use_sites(&mut self.sites.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells of acknowledgements.
@@ -57,6 +65,7 @@ impl Sessions {
 
     fn open(&self, now_ms: u64, opened: Opened) -> CancellationToken {
         let superseded = self.ledger(|ledger| ledger.open(now_ms, opened));
+        self.sites(|sites| sites.open(opened.session_id, opened.node));
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
         for end in superseded.iter().filter_map(|id| ends.get(id)) {
             end.cancel();
@@ -66,11 +75,17 @@ impl Sessions {
 
     fn closed(&self, now_ms: u64, id: u64, in_order: bool) {
         self.ledger(|ledger| ledger.closed(now_ms, id, in_order));
+        self.sites(|sites| sites.closed(id));
         self.ends.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
     fn acked(&self, id: u64, position: u64) {
         self.ledger(|ledger| ledger.acked(id, position));
+        self.acks.send_replace(());
+    }
+
+    fn sites_acked(&self, id: u64, revision: u64) {
+        self.sites(|sites| sites.acked(id, revision));
         self.acks.send_replace(());
     }
 }
@@ -83,7 +98,7 @@ pub(super) async fn run(
     down: Outbox,
 ) {
     let ended = match greet(&tier, &caller, &mut up).await {
-        Ok((opened, info)) => serve(&tier, opened, info, (&mut up, &down)).await,
+        Ok((greeted, info)) => serve(&tier, greeted, info, (&mut up, &down)).await,
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
@@ -99,12 +114,19 @@ async fn next(up: &mut Streaming<v1::SessionUp>) -> Result<Option<Up>, RpcError>
     message.event.ok_or_else(empty).map(Some)
 }
 
+/// Who begins a session, and the revision of the sites that it has.
+#[derive(Clone, Copy)]
+struct Greeted {
+    opened: Opened,
+    sites_revision: u64,
+}
+
 /// Hears the hello and checks it.
 async fn greet(
     tier: &Tier,
     caller: &Request<()>,
     up: &mut Streaming<v1::SessionUp>,
-) -> Result<(Opened, v1::NodeInfo), RpcError> {
+) -> Result<(Greeted, v1::NodeInfo), RpcError> {
     let silent = |_| RpcError::new(ErrorKind::Retry, "no hello in time");
     let first = tokio::time::timeout(ms(RPC_DEADLINE_MS), next(up)).await.map_err(silent)??;
     let Some(Up::Hello(hello)) = first else {
@@ -128,7 +150,7 @@ async fn greet(
         keeps_itself: info.role() == v1::Role::Super,
         fence_position: hello.fence_position,
     };
-    Ok((opened, info))
+    Ok((Greeted { opened, sites_revision: hello.sites_revision }, info))
 }
 
 fn refused(info: &v1::NodeInfo) -> RpcError {
@@ -144,7 +166,7 @@ fn refused(info: &v1::NodeInfo) -> RpcError {
 /// Serves a session until it ends: `Ok` when the member closed it in order.
 async fn serve(
     tier: &Tier,
-    opened: Opened,
+    Greeted { opened, sites_revision }: Greeted,
     info: v1::NodeInfo,
     (up, down): (&mut Streaming<v1::SessionUp>, &Outbox),
 ) -> Result<(), RpcError> {
@@ -153,10 +175,11 @@ async fn serve(
     // this session.
     let end = tier.sessions.open(tier.now_ms(), opened);
     count(tier);
-    let mut line = Line { tier, opened, id: opened.session_id, info, down, offered: 0 };
+    let id = opened.session_id;
+    let mut line = Line { tier, opened, id, info, down, offered: 0, sites: sites_revision };
     let served = async {
         let announce_all = match opened.keeps_itself {
-            true => super_member(tier, opened.node, &line.info.name).map(|()| false)?,
+            true => super_member(tier, opened.node, &line.info.name, sites_revision).await?,
             false => enlist(tier, line.info.clone(), opened.session_id).await?,
         };
         line.welcome(opened.fence_position, announce_all).await?;
@@ -174,10 +197,20 @@ fn count(tier: &Tier) {
 }
 
 /// A super-node that caches has a session like everybody, but its membership is its own affair.
-fn super_member(tier: &Tier, id: NodeId, name: &str) -> Result<(), RpcError> {
+/// Whether it is to announce everything: it never is. Others' membership is agreed on, and so
+/// everything known that was committed before; here sites could go back to older ones.
+async fn super_member(
+    tier: &Tier,
+    id: NodeId,
+    name: &str,
+    sites_revision: u64,
+) -> Result<bool, RpcError> {
+    if tier.index.sites_revision() < sites_revision {
+        tier.raft.read_barrier(ms(RPC_DEADLINE_MS)).await?;
+    }
     let known = tier.index.member(id);
     match known.filter(|member| member.name == name && member.role == Role::Super) {
-        Some(_) => Ok(()),
+        Some(_) => Ok(false),
         None => Err(RpcError::new(ErrorKind::Retry, "this super-node is not registered yet")),
     }
 }
@@ -203,6 +236,8 @@ struct Line<'a> {
     info: v1::NodeInfo,
     down: &'a Outbox,
     offered: u64,
+    /// The revision of the sites that it has or was sent last.
+    sites: u64,
 }
 
 impl Line<'_> {
@@ -212,6 +247,10 @@ impl Line<'_> {
         let fences = tier.index.fences_after(known);
         tier.sessions.ledger(|ledger| ledger.welcomed(tier.now_ms(), self.id, position));
         self.offered = position;
+        let sites_revision = tier.index.sites_revision();
+        if sites_revision == self.sites {
+            tier.sessions.sites_acked(self.id, sites_revision);
+        }
         let welcome = v1::Welcome {
             session_id: self.id,
             lease_ms: tier.timing.session_lease_ms,
@@ -220,6 +259,7 @@ impl Line<'_> {
             fences: Some(v1::FenceBatch { fences, position }),
             super_node: Some(tier.info.clone()),
             announce_all,
+            sites_revision,
         };
         self.send(Down::Welcome(welcome)).await
     }
@@ -235,6 +275,7 @@ impl Line<'_> {
         let idle = ms(tier.timing.lease_ms());
         let mut heard = clock::monotonic();
         self.offer().await?;
+        self.offer_sites().await?;
         loop {
             let silence = tokio::time::sleep(idle.saturating_sub(clock::since(heard)));
             tokio::select! {
@@ -255,6 +296,7 @@ impl Line<'_> {
                 Ok(()) = index.changed() => {
                     self.still_stands()?;
                     self.offer().await?;
+                    self.offer_sites().await?;
                 }
                 () = end.cancelled() => {
                     let why = "a newer session has begun, or this super-node is shutting down";
@@ -282,6 +324,10 @@ impl Line<'_> {
             Up::Hello(_) => Err(RpcError::new(ErrorKind::Invalid, "a second hello")),
             Up::FenceAck(ack) => {
                 tier.sessions.acked(self.id, ack.position);
+                Ok(())
+            }
+            Up::SitesAck(ack) => {
+                tier.sessions.sites_acked(self.id, ack.revision);
                 Ok(())
             }
             Up::Heartbeat(beat) => {
@@ -327,6 +373,16 @@ impl Line<'_> {
         self.tier.sessions.ledger(|ledger| ledger.offered(now_ms, self.id, position));
         self.offered = position;
         self.send(Down::Fences(v1::FenceBatch { fences, position })).await
+    }
+
+    /// Sends all sites when they are others than the member has.
+    async fn offer_sites(&mut self) -> Result<(), RpcError> {
+        if self.tier.index.sites_revision() == self.sites {
+            return Ok(());
+        }
+        let table = self.tier.index.sites();
+        self.sites = table.revision;
+        self.send(Down::Sites(table)).await
     }
 
     async fn send(&self, event: Down) -> Result<(), RpcError> {

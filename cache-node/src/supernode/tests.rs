@@ -7,6 +7,7 @@ mod purges;
 mod recovery;
 mod rig;
 mod sessions;
+mod sites;
 mod strangers;
 mod tiers;
 

@@ -22,4 +22,5 @@ mod privacy;
 mod purges;
 mod refusals;
 mod restarts;
+mod sites;
 mod variants;

@@ -100,6 +100,7 @@ impl Member {
             cluster_id: self.cluster_id.clone(),
             node: Some(self.info()),
             fence_position: 0,
+            sites_revision: 0,
         };
         // The queue has room: nothing was sent yet.
         let _ = up.try_send(say(Up::Hello(hello)));

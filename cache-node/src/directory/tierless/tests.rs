@@ -48,6 +48,7 @@ fn home(here: Option<ObjectId>) -> HomeNode {
         lease_until: Mutex::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
+        sites_revision: 0.into(),
         metrics: DirectoryMetrics::new(&Metrics::new().unwrap()).unwrap(),
     };
     let held = Arc::new(move |key: &ObjectKey| here.filter(|_| *key == KEY));
@@ -132,6 +133,7 @@ fn the_home_is_the_first_in_rank_and_this_node_is_one_too() {
         lease_until: Mutex::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
+        sites_revision: 0.into(),
         metrics: DirectoryMetrics::new(&Metrics::new().unwrap()).unwrap(),
     };
     let homes = HomeNodes::new(local, Arc::new(shared));

@@ -218,7 +218,7 @@ impl Rig {
              first_byte_timeout_ms = {wait_ms}\nbetween_bytes_timeout_ms = {wait_ms}\n"
         );
         let site: SiteConfig = toml::from_str(&text).unwrap();
-        let sites = Arc::new(Sites::new(vec![site]).unwrap());
+        let sites = Arc::new(Sites::new(vec![site]).unwrap().into());
         let metrics = Metrics::new().unwrap();
         let tasks = Tasks::new();
         let origin_metrics = OriginMetrics::new(&metrics).unwrap();

@@ -18,7 +18,10 @@ use super::members::{Changed, Members};
 use super::slot_list::Slot;
 use super::slots::Slots;
 use super::staging::Staging;
-use super::tables::{FENCES, FenceEntry, MEMBERS, member_key, retired_key, slot_key};
+use super::tables::{
+    FENCES, FenceEntry, MEMBERS, SITES, member_key, removed_site_key, retired_key, site_key,
+    slot_key,
+};
 use super::{IndexError, Tables};
 use crate::fences::{Fenced, Matcher};
 
@@ -96,6 +99,7 @@ impl<'a> Group<'a> {
                 Ok(DONE)
             }
             Some(Command::Clear(clear)) => self.clear(position, clear),
+            Some(Command::ChangeSites(change)) => self.change_sites(position, change),
             // Begun when the position is written.
             Some(Command::Audit(_)) => Ok(DONE),
             None => Ok(REFUSED),
@@ -218,6 +222,29 @@ impl<'a> Group<'a> {
         }
         let changed = self.fences().add(position, fenced);
         self.write_fences(changed)
+    }
+
+    /// A site made again under a removed one's name begins empty.
+    fn change_sites(
+        &mut self,
+        position: u64,
+        change: &v1::ChangeSites,
+    ) -> Result<v1::CommandReply, IndexError> {
+        let touched = Arc::make_mut(&mut self.tables.sites).change(position, change);
+        let Some(touched) = touched else { return Ok(REFUSED) };
+        for name in &touched {
+            let site = self.tables.sites.site(name).map(Message::encode_to_vec);
+            self.staging.write(SITES, &site_key(name), site.as_deref())?;
+            let removed = self.tables.sites.removed_at(name).map(u64::to_be_bytes);
+            let removed = removed.as_ref().map(<[u8; 8]>::as_slice);
+            self.staging.write(SITES, &removed_site_key(name), removed)?;
+        }
+        for name in &change.drop {
+            let matcher = Matcher::Site(name.clone());
+            let changed = self.fences().add(position, Fenced { matcher, soft: false });
+            self.write_fences(changed)?;
+        }
+        Ok(DONE)
     }
 
     fn write_fences(&mut self, changed: Vec<FenceEntry>) -> Result<v1::CommandReply, IndexError> {

@@ -1,5 +1,5 @@
-//! The index: the state machine that the super-nodes replicate. Members, object heads, holders and
-//! fences; nothing soft, nothing that is not in the log.
+//! The index: the state machine that the super-nodes replicate. Members, object heads, holders,
+//! fences and sites; nothing soft, nothing that is not in the log.
 //!
 //! Invariants: what a group of positions changes is written with the caller's own write batch, all
 //! or nothing, and is visible to readers only after [`Index::committed`]; equal commands leave equal
@@ -12,6 +12,7 @@ mod audit;
 mod digest;
 mod fences;
 mod members;
+mod sites;
 mod slot_list;
 mod slots;
 mod staging;
@@ -35,6 +36,7 @@ use self::audit::Audits;
 use self::digest::Digests;
 use self::fences::FenceTable;
 use self::members::Members;
+use self::sites::Sites;
 use self::slots::Slots;
 use self::tables::FenceEntry;
 use crate::fences::Verdict;
@@ -95,6 +97,8 @@ pub struct Changes {
     pub members_epoch: u64,
     /// The newest fence's position.
     pub fence_position: u64,
+    /// The position at which sites last changed.
+    pub sites_revision: u64,
 }
 
 /// What is small enough to live in memory; cheap to clone, copied on write.
@@ -103,6 +107,7 @@ struct Tables {
     members: Arc<Members>,
     slots: Arc<Slots>,
     fences: Arc<FenceTable>,
+    sites: Arc<Sites>,
     digests: Arc<Digests>,
 }
 
@@ -341,7 +346,18 @@ impl Index {
         self.read(|live| live.tables.fences.position())
     }
 
-    /// Tells of changes in members and fences, once they are visible.
+    /// All sites.
+    pub fn sites(&self) -> v1::SiteTable {
+        let sites = self.read(|live| Arc::clone(&live.tables.sites));
+        sites.table()
+    }
+
+    /// The position at which sites last changed; 0 before they ever did.
+    pub fn sites_revision(&self) -> u64 {
+        self.read(|live| live.tables.sites.revision())
+    }
+
+    /// Tells of changes in members, fences and sites, once they are visible.
     pub fn changed(&self) -> watch::Receiver<Changes> {
         self.changes.subscribe()
     }
@@ -357,7 +373,11 @@ impl Index {
 }
 
 fn changes_of(tables: &Tables) -> Changes {
-    Changes { members_epoch: tables.members.epoch(), fence_position: tables.fences.position() }
+    Changes {
+        members_epoch: tables.members.epoch(),
+        fence_position: tables.fences.position(),
+        sites_revision: tables.sites.revision(),
+    }
 }
 
 /// Reads from `db` what lives in memory.
@@ -389,7 +409,23 @@ fn load(db: &DB) -> Result<Tables, IndexError> {
         fences.restore(u64::from_be_bytes(position), fenced);
     }
     let (members, slots, fences) = (Arc::new(members), Arc::new(slots), Arc::new(fences));
-    Ok(Tables { members, slots, fences, digests: Arc::new(load_digests(db)?) })
+    let (sites, digests) = (Arc::new(load_sites(db)?), Arc::new(load_digests(db)?));
+    Ok(Tables { members, slots, fences, sites, digests })
+}
+
+fn load_sites(db: &DB) -> Result<Sites, IndexError> {
+    let mut sites = Sites::default();
+    for entry in storage::scan(db, tables::SITES, &[])? {
+        let (key, value) = entry?;
+        let corrupt = || IndexError::Corrupt { family: tables::SITES };
+        if let Some(name) = tables::removed_site(&key) {
+            let position = <[u8; 8]>::try_from(&*value).map_err(|_| corrupt())?;
+            sites.restore_removed(name, u64::from_be_bytes(position));
+        } else {
+            sites.restore(v1::SiteDefinition::decode(&*value).map_err(|_| corrupt())?);
+        }
+    }
+    Ok(sites)
 }
 
 fn load_digests(db: &DB) -> Result<Digests, IndexError> {

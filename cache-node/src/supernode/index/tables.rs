@@ -9,6 +9,8 @@
 //! | `holders` | an object reference | the slots of nodes that have all of it, see `slot_list` |
 //! | `partial` | an object reference and a slot | a bitmap; void where `holders` has the slot |
 //! | `fences` | a matcher | the newest position at which it was fenced |
+//! | `sites` | `s` and a site's name | a `SiteDefinition` |
+//! | `sites` | `r` and the name of a removed site | the position at which it was |
 //! | `digest` | `running` | a position and the digest as of it, see `digest` |
 //!
 //! Numbers are big endian, so that keys sort as they count.
@@ -25,10 +27,11 @@ pub(super) const HEADS: &str = "heads";
 pub(super) const HOLDERS: &str = "holders";
 pub(super) const PARTIAL: &str = "partial";
 pub(super) const FENCES: &str = "fences";
+pub(super) const SITES: &str = "sites";
 pub(super) const DIGEST: &str = "digest";
 
 /// The column families that hold the index, all of it and nothing else.
-pub const COLUMN_FAMILIES: [&str; 6] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES, DIGEST];
+pub const COLUMN_FAMILIES: [&str; 7] = [MEMBERS, HEADS, HOLDERS, PARTIAL, FENCES, SITES, DIGEST];
 
 /// The only key of `digest`.
 pub(super) const RUNNING: &[u8] = b"running";
@@ -39,6 +42,8 @@ const SLOT_BYTES: usize = 2;
 const MEMBER_TAG: u8 = b'm';
 const RETIRED_TAG: u8 = b'r';
 const SLOT_TAG: u8 = b's';
+const SITE_TAG: u8 = b's';
+const REMOVED_SITE_TAG: u8 = b'r';
 
 /// A key of `partial`.
 pub(super) type PartialKey = [u8; OBJECT_REF_BYTES + SLOT_BYTES];
@@ -79,6 +84,21 @@ fn tagged(tag: u8, node: NodeId) -> [u8; 1 + NODE_BYTES] {
 /// Whether a key of `members` is a member's.
 pub(super) fn is_member_key(key: &[u8]) -> bool {
     key.first() == Some(&MEMBER_TAG)
+}
+
+pub(super) fn site_key(name: &str) -> Vec<u8> {
+    [&[SITE_TAG], name.as_bytes()].concat()
+}
+
+pub(super) fn removed_site_key(name: &str) -> Vec<u8> {
+    [&[REMOVED_SITE_TAG], name.as_bytes()].concat()
+}
+
+/// The name in a `removed_site_key`; `None` for other keys of the family.
+pub(super) fn removed_site(key: &[u8]) -> Option<String> {
+    let (&tag, rest) = key.split_first()?;
+    let name = String::from_utf8(rest.to_vec()).ok()?;
+    (tag == REMOVED_SITE_TAG).then_some(name)
 }
 
 pub(super) fn partial_key(object: ObjectRef, slot: Slot) -> PartialKey {
@@ -167,6 +187,8 @@ mod tests {
         assert_eq!(slot_of_key(&member_key(NodeId(1))), None);
         assert_eq!(retired_node(&retired_key(NodeId(9))), Some(NodeId(9)));
         assert_eq!(retired_node(&member_key(NodeId(9))), None);
+        assert_eq!(removed_site(&removed_site_key("docs")), Some("docs".to_owned()));
+        assert_eq!(removed_site(&site_key("docs")), None);
         assert!(is_member_key(&member_key(NodeId(1))) && !is_member_key(&slot_key(1)));
     }
 

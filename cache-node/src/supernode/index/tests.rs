@@ -109,6 +109,40 @@ fn fence_site(site: &str) -> Command {
     Command::Fence(v1::FenceMatcher { matcher: Some(Matcher::Site(site.into())), soft: false })
 }
 
+fn change_sites(base: u64, put: &[&str], drop: &[&str]) -> Command {
+    let definition = |name: &&str| v1::SiteDefinition {
+        name: (*name).to_owned(),
+        definition: format!("{{\"made for\": {base}}}").into_bytes().into(),
+        source: v1::SiteSource::Call.into(),
+        position: 0,
+    };
+    let drop = drop.iter().map(|name| (*name).to_owned()).collect();
+    let put = put.iter().map(definition).collect();
+    Command::ChangeSites(v1::ChangeSites { base, put, drop })
+}
+
+#[test]
+fn sites_change_for_one_revision_and_a_removed_one_is_purged() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(dir.path());
+    run(&index, &[at(1, [join(5), head(2, 9, 0, 5), head(3, 8, 0, 5)])]);
+    let both = [change_sites(0, &["apt", "docs"], &[]), change_sites(0, &["late"], &[])];
+    let replies = run(&index, &[at(2, both)]);
+    assert_eq!([replies[0][0].refused, replies[0][1].refused], [false, true]);
+    assert_eq!(index.changed().borrow().sites_revision, 2);
+    assert!(index.head(&key(2)).unwrap().is_some());
+    let replies = run(&index, &[at(3, [change_sites(2, &[], &["docs"]), head(2, 9, 2, 5)])]);
+    assert_eq!([replies[0][0].refused, replies[0][1].refused], [false, true]);
+    assert!(index.head(&key(2)).unwrap().is_none(), "all of the site is purged");
+    assert!(index.head(&key(3)).unwrap().is_some());
+    run(&index, &[at(4, [change_sites(3, &["docs"], &[])])]);
+    assert!(index.head(&key(2)).unwrap().is_none(), "also once it is made again");
+    let before = index.sites();
+    assert_eq!((before.revision, before.sites.len(), before.removed.len()), (4, 2, 0));
+    drop(index);
+    assert_eq!(open(dir.path()).sites(), before, "after a restart");
+}
+
 #[test]
 fn a_publisher_is_a_holder() {
     let dir = tempfile::tempdir().unwrap();
@@ -134,7 +168,7 @@ fn nothing_is_visible_before_it_is_committed() {
     index.committed();
     assert!(changed.has_changed().unwrap());
     let seen = *changed.borrow_and_update();
-    assert_eq!(seen, Changes { members_epoch: 1, fence_position: 1 });
+    assert_eq!(seen, Changes { members_epoch: 1, fence_position: 1, sites_revision: 0 });
 }
 
 #[test]
@@ -402,7 +436,12 @@ fn any_command() -> impl Strategy<Value = Command> {
             slots: if some.len() == 1 { vec![void] } else { vec![] },
             heads: some.iter().flat_map(|k| *key(*k).as_bytes()).collect::<Vec<_>>().into(),
         })),
-        small.prop_map(fence_key),
+        small.clone().prop_map(fence_key),
+        (0u64..20, small, any::<bool>()).prop_map(|(base, n, put)| {
+            let names = [["docs", "apt"][usize::from(n) % 2]];
+            let (put, drop) = if put { (&names[..], &[][..]) } else { (&[][..], &names[..]) };
+            change_sites(base, put, drop)
+        }),
         Just(fence_site("docs")),
     ]
 }
@@ -433,8 +472,8 @@ proptest! {
         prop_assert_eq!(one_replies, other_replies);
         prop_assert_eq!(contents(&one), contents(&other));
         prop_assert_eq!(one.digests(), other.digests());
-        let before = (one.records(), one.fences_after(0));
+        let before = (one.records(), one.fences_after(0), one.sites());
         one.replace(one.db()).unwrap();
-        prop_assert_eq!((one.records(), one.fences_after(0)), before);
+        prop_assert_eq!((one.records(), one.fences_after(0), one.sites()), before);
     }
 }

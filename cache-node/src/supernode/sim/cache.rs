@@ -66,6 +66,8 @@ pub(super) struct Disk {
     pub(super) objects: BTreeMap<u8, Object>,
     /// No fence up to here covers anything of it.
     mark: u64,
+    /// Of the sites that it knew last.
+    sites_revision: u64,
 }
 
 impl Disk {
@@ -210,6 +212,7 @@ impl Cache {
             cluster_id: "sim".to_owned(),
             node: Some(info(self.id, v1::Role::Node)),
             fence_position: self.fence_position(),
+            sites_revision: self.sites_revision(),
         };
         if !end.send(Up::Hello(hello)).await {
             return;
@@ -257,6 +260,12 @@ impl Cache {
                     }
                 }
                 Some(Some(Down::View(view))) => self.take_view(view),
+                Some(Some(Down::Sites(table))) => {
+                    let revision = self.take_sites(&table);
+                    if !end.send(Up::SitesAck(v1::SitesAck { revision })).await {
+                        return;
+                    }
+                }
                 Some(Some(Down::Fences(batch))) => {
                     let position = self.take_fences(&batch);
                     if !end.send(Up::FenceAck(v1::FenceAck { position })).await {
@@ -290,6 +299,17 @@ impl Cache {
             soft.fences.advance(batch.position);
             soft.fences.position()
         })
+    }
+
+    fn take_sites(&self, table: &v1::SiteTable) -> u64 {
+        let before = self.disk(|disk| std::mem::replace(&mut disk.sites_revision, table.revision));
+        self.world.sites.taken(&self.world, self.id, before, table);
+        table.revision
+    }
+
+    /// Of the sites that it took in last.
+    pub(super) fn sites_revision(&self) -> u64 {
+        self.disk(|disk| disk.sites_revision)
     }
 
     /// The position up to which it knows every fence.

@@ -36,7 +36,7 @@ fn object(writer: u64, number: u64) -> ObjectId {
 }
 
 /// A super-node at random, and the way to it.
-fn any(world: &World, me: u64, rng: &mut Rng) -> Option<(u64, u64)> {
+pub(super) fn any(world: &World, me: u64, rng: &mut Rng) -> Option<(u64, u64)> {
     let all: Vec<u64> = world.super_nodes().iter().map(|node| node.id).collect();
     (!all.is_empty()).then(|| (me, rng.pick(&all)))
 }

@@ -77,6 +77,40 @@ impl Model for Holding {
     }
 }
 
+/// What happens to the table of sites. Numbers stand for tables, 0 for the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SitesOp {
+    /// It was changed, for the table that was read before.
+    Change {
+        from: u64,
+        to: u64,
+    },
+    Read(u64),
+}
+
+/// The table of sites: a register that is changed only by who knows what is in it.
+pub(super) struct Sites;
+
+impl Model for Sites {
+    type Op = SitesOp;
+    type State = u64;
+
+    fn start(&self) -> u64 {
+        0
+    }
+
+    fn is_read(&self, op: &SitesOp) -> bool {
+        matches!(op, SitesOp::Read(_))
+    }
+
+    fn step(&self, state: &u64, op: &SitesOp) -> Option<u64> {
+        match op {
+            SitesOp::Change { from, to } => (from == state).then_some(*to),
+            SitesOp::Read(value) => (value == state).then_some(*state),
+        }
+    }
+}
+
 type Keys = BTreeMap<u8, Vec<Called<KeyOp>>>;
 type Holdings = BTreeMap<(u64, u64), Vec<Called<HoldingOp>>>;
 
@@ -85,6 +119,7 @@ type Holdings = BTreeMap<(u64, u64), Vec<Called<HoldingOp>>>;
 pub(super) struct Histories {
     keys: Mutex<Keys>,
     holdings: Mutex<Holdings>,
+    sites: Mutex<Vec<Called<SitesOp>>>,
     over: AtomicBool,
 }
 
@@ -130,6 +165,20 @@ impl Histories {
         }
     }
 
+    /// Sites were changed or read; the number of the operation.
+    pub(super) fn sites(&self, called: Called<SitesOp>) -> usize {
+        let mut sites = lock(&self.sites);
+        sites.push(called);
+        sites.len() - 1
+    }
+
+    /// That operation is known to have been done.
+    pub(super) fn sites_returned(&self, number: usize, at: u64) {
+        if let Some(called) = lock(&self.sites).get_mut(number) {
+            called.returned = Some(at);
+        }
+    }
+
     /// Operations with a known outcome: served, purged, said or read.
     pub(super) fn counts(&self) -> (u64, u64, u64) {
         let keys = lock(&self.keys);
@@ -159,6 +208,9 @@ impl Histories {
                 let what = format!("node {node}, object {object}: {what}");
                 found.push(("index is linearizable", what));
             }
+        }
+        if let Some(what) = broken(&Sites, &lock(&self.sites)) {
+            found.push(("sites are linearizable", what));
         }
         found
     }
@@ -200,6 +252,21 @@ mod tests {
         assert_eq!(judge(served(2, 21, 22)), Verdict::Linearizable);
         assert_eq!(judge(served(1, 21, 22)), Verdict::Broken(3));
         assert!(matches!(judge(served(3, 21, 22)), Verdict::Broken(_)), "nobody has it yet");
+    }
+
+    #[test]
+    fn sites_are_changed_by_who_knows_them() {
+        let op = |op, called, returned| Called { op, called, returned };
+        let change = |from, to, at, returned| op(SitesOp::Change { from, to }, at, returned);
+        let judge = |last| {
+            let one = change(0, 7, 1, Some(5));
+            // Of two for one table, the second came to nothing.
+            linear::check(&Sites, &[one, change(0, 8, 2, None), last])
+        };
+        assert_eq!(judge(op(SitesOp::Read(7), 6, Some(7))), Verdict::Linearizable);
+        assert_eq!(judge(change(7, 9, 6, Some(7))), Verdict::Linearizable);
+        assert!(matches!(judge(op(SitesOp::Read(8), 6, Some(7))), Verdict::Broken(_)));
+        assert!(matches!(judge(change(0, 9, 6, Some(7))), Verdict::Broken(_)));
     }
 
     #[test]

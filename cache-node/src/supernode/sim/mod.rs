@@ -12,6 +12,7 @@
 //! | `node`, `serving` | a super-node: the product's cores in a thin shell |
 //! | `cache`, `filling` | a node: the design's rules for whoever caches, and nothing more |
 //! | `faults` | carries out a plan's faults |
+//! | `sites` | who changes sites, and what nodes take in |
 //! | `clients` | who writes to the index, reads it, and purges |
 //! | `check` | Raft's invariants, at every step |
 //! | `fills` | at most one fill |
@@ -42,5 +43,6 @@ pub(in crate::supernode) mod planted;
 pub(in crate::supernode) mod rng;
 mod run;
 mod serving;
+mod sites;
 mod tests;
 mod world;

@@ -20,10 +20,10 @@ pub(super) const ALL: [(Planted, &[&str]); 15] = [
         ],
     ),
     (Planted::LeaderRestored, &["log matching", MACHINE, IMMUTABLE, INDEX]),
-    (Planted::ApplyTorn, &[MACHINE, INDEX, PURGE, "a member may announce"]),
+    (Planted::ApplyTorn, &[MACHINE, INDEX, PURGE, SITES, "a member may announce"]),
     (Planted::SnapshotWithoutFences, &[MACHINE, PURGE]),
-    (Planted::StaleRead, &[INDEX, PURGE]),
-    (Planted::AckBeforeCommit, &[INDEX, PURGE]),
+    (Planted::StaleRead, &[INDEX, PURGE, SITES]),
+    (Planted::AckBeforeCommit, &[INDEX, PURGE, SITES]),
     (Planted::PurgeForgetsOne, &[PURGE]),
     (Planted::PurgeForgetsFormer, &[PURGE]),
     (Planted::PurgeWithoutOthers, &[PURGE]),
@@ -38,6 +38,7 @@ const DURABLE: &str = "committed is durable on a quorum";
 const IMMUTABLE: &str = "committed is immutable";
 const MACHINE: &str = "state machine safety";
 const INDEX: &str = "index is linearizable";
+const SITES: &str = "sites are linearizable";
 const PURGE: &str = "purge is linearizable";
 
 /// A planted bug.

@@ -12,6 +12,7 @@ use super::clients::{self, READERS_COUNT, WRITERS_COUNT};
 use super::faults::Faults;
 use super::plan::{FAULTS_UNTIL_MS, Plan};
 use super::planted::Planted;
+use super::sites::{self, EDITORS_COUNT};
 use super::world::{CACHES, World};
 
 /// Between two looks at everybody's state, in milliseconds.
@@ -119,6 +120,9 @@ async fn history(world: &Arc<World>, faults: &Faults) {
     for number in 0..READERS_COUNT {
         spawn_outside(clients::read(Arc::clone(world), number));
     }
+    for number in 0..EDITORS_COUNT {
+        spawn_outside(sites::edit(Arc::clone(world), number));
+    }
     spawn_outside(clients::purge(Arc::clone(world), 0));
     spawn_outside(clients::purge(Arc::clone(world), 1));
     for (at_ms, fault) in world.plan.faults.clone() {
@@ -192,6 +196,10 @@ fn ails(world: &World) -> Option<String> {
         return Some(format!("{leases} fill leases are left"));
     }
     let caches = world.caches();
+    let newest = voting.iter().map(|node| node.index.sites_revision()).max().unwrap_or_default();
+    if let Some(behind) = caches.iter().find(|cache| cache.sites_revision() != newest) {
+        return Some(format!("{} has not the sites of {newest}", behind.id));
+    }
     let lost = caches.iter().find(|cache| !cache.lease_holds());
     lost.map(|cache| format!("{} has no session lease", cache.id))
 }

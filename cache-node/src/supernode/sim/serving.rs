@@ -66,7 +66,7 @@ impl SuperNode {
             keeps_itself: false,
             fence_position: hello.fence_position,
         };
-        let id = opened.session_id;
+        let (id, has) = (opened.session_id, hello.sites_revision);
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let superseded = self.ledger(|ledger| ledger.open(self.now_ms(), opened));
         {
@@ -76,7 +76,7 @@ impl SuperNode {
             }
             lines.insert(id, sender.clone());
         }
-        let in_order = self.keep(info, opened, end, (sender, events)).await;
+        let in_order = self.keep(info, (opened, has), end, (sender, events)).await;
         self.ledger(|ledger| ledger.closed(self.now_ms(), id, in_order));
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
@@ -84,7 +84,7 @@ impl SuperNode {
     async fn keep(
         self: &Arc<Self>,
         info: v1::NodeInfo,
-        opened: Opened,
+        (opened, mut has): (Opened, u64),
         mut end: End<Down, Up>,
         (sender, mut events): (mpsc::Sender<Event>, mpsc::Receiver<Event>),
     ) -> bool {
@@ -110,6 +110,9 @@ impl SuperNode {
             }
             drop(sender.send(Event::Gone).await);
         });
+        if !self.offer_sites(&mut has, &end).await {
+            return false;
+        }
         loop {
             let Some(Some(event)) = within_ms(TIMING.lease_ms(), events.recv()).await else {
                 return false;
@@ -123,7 +126,10 @@ impl SuperNode {
                     record.is_some_and(|r| r.member.up && ours(r.session_id))
                 }
             };
-            if !going || !self.offer(opened.session_id, &mut offered, &end).await {
+            if !going
+                || !self.offer(opened.session_id, &mut offered, &end).await
+                || !self.offer_sites(&mut has, &end).await
+            {
                 return false;
             }
         }
@@ -150,6 +156,8 @@ impl SuperNode {
     async fn heard(&self, id: u64, event: Up, end: &End<Down, Up>) -> bool {
         match event {
             Up::Hello(_) => false,
+            // Only those who wait for it need it.
+            Up::SitesAck(_) => true,
             Up::FenceAck(ack) => {
                 self.ledger(|ledger| ledger.acked(id, ack.position));
                 true
@@ -176,6 +184,12 @@ impl SuperNode {
         self.ledger(|ledger| ledger.offered(self.now_ms(), id, position));
         *offered = position;
         end.send(Down::Fences(v1::FenceBatch { fences, position })).await
+    }
+
+    async fn offer_sites(&self, has: &mut u64, end: &End<Down, Up>) -> bool {
+        let revision = self.index.sites_revision();
+        let new = std::mem::replace(has, revision) != revision;
+        !new || end.send(Down::Sites(self.index.sites())).await
     }
 
     /// A node wants a key.
@@ -369,6 +383,12 @@ impl SuperNode {
             }
             sleep_ms(LOOK_EVERY_MS).await;
         }
+    }
+
+    /// A linearizable read of all sites.
+    pub(super) async fn read_sites(self: Arc<Self>) -> Option<v1::SiteTable> {
+        let stale = self.world.is(Planted::StaleRead);
+        (stale || self.read_barrier(RPC_DEADLINE_MS).await).then(|| self.index.sites())
     }
 
     /// A linearizable read: what one node has of an object.

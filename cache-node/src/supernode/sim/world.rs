@@ -21,6 +21,7 @@ use super::node::SuperNode;
 use super::plan::Plan;
 use super::planted::Planted;
 use super::rng::Rng;
+use super::sites::Seen;
 use crate::fences::Subject;
 
 /// Keys are below.
@@ -88,6 +89,7 @@ pub(super) struct World {
     pub(super) check: Arc<Check>,
     pub(super) fills: Fills,
     pub(super) histories: Histories,
+    pub(super) sites: Seen,
     pub(super) rng: Rng,
     supers: Mutex<BTreeMap<u64, Arc<SuperNode>>>,
     caches: Mutex<BTreeMap<u64, Arc<Cache>>>,
@@ -113,6 +115,7 @@ impl World {
             check: Arc::default(),
             fills: Fills::default(),
             histories: Histories::default(),
+            sites: Seen::default(),
             rng,
             supers: Mutex::default(),
             caches: Mutex::default(),

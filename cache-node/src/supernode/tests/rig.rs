@@ -193,6 +193,7 @@ pub(super) struct Told {
     view: watch::Sender<ClusterView>,
     /// The newest fence that it was told of.
     pub(super) fences: watch::Sender<u64>,
+    pub(super) sites: watch::Sender<v1::SiteTable>,
     pub(super) answered: AtomicU64,
     pub(super) over: AtomicBool,
     /// It keeps its acknowledgements to itself.
@@ -218,8 +219,8 @@ impl Member {
         fence_position: u64,
     ) -> Result<Self, RpcError> {
         let (up, queue) = mpsc::channel(16);
-        let hello =
-            v1::Hello { cluster_id: "test".into(), node: Some(info.clone()), fence_position };
+        let (cluster_id, node) = ("test".into(), Some(info.clone()));
+        let hello = v1::Hello { cluster_id, node, fence_position, sites_revision: 0 };
         send(&up, session_up::Event::Hello(hello)).await;
         let mut down = client.session(ReceiverStream::new(queue)).await?.into_inner();
         let first = down.message().await?.and_then(|message| message.event);
@@ -314,6 +315,14 @@ async fn live(
                     if !told.sulks.load(Ordering::Relaxed) {
                         let ack = v1::FenceAck { position: batch.position };
                         send(&up, session_up::Event::FenceAck(ack)).await;
+                    }
+                }
+                Some(session_down::Event::Sites(table)) => {
+                    let revision = table.revision;
+                    told.sites.send_replace(table);
+                    if !told.sulks.load(Ordering::Relaxed) {
+                        let ack = v1::SitesAck { revision };
+                        send(&up, session_up::Event::SitesAck(ack)).await;
                     }
                 }
                 Some(session_down::Event::Welcome(_)) | None => break,

@@ -43,7 +43,7 @@ fn members_can_read_what_is_written_for_them() {
             assert_eq!(Some(cache.edge.listen), member.edge);
             assert_eq!(cache.edge.unknown_host.as_u16(), 404);
             assert_eq!(cache.store.budget_bytes, 1 << 30);
-            assert_eq!(cache.site_names, ["default"]);
+            assert_eq!(cache.sites[0].name, "default");
         }
     }
 }
