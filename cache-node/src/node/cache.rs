@@ -27,7 +27,7 @@ use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, CopyWishes, Fills, PeerService, Peers, Sealer};
+use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
 
 /// For clients' requests to finish at the stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -77,7 +77,8 @@ pub(super) async fn run(
     let Config { node, cluster, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
     let tls = cache.edge.tls.take();
-    let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
+    let refusals = running.refusals()?;
+    let mut server = rpc::plain_server(refusals.clone());
     let cluster_id = cluster.id.clone();
     let member = Member {
         directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
@@ -111,15 +112,16 @@ pub(super) async fn run(
         }
     });
     running.set_control(control(cluster_id, purger, &directory, auto.as_deref()));
-    let router =
-        server.add_service(peer_service.into_server()).add_service(directory.home_service());
+    let (peer_server, lanes) = peer_service.into_servers();
+    let door = rpc::Door::new(listeners.cluster, &cluster.security, Arc::new(lanes), refusals)?;
+    let router = server.add_service(peer_server).add_service(directory.home_service());
     let router = match &auto {
         None => router,
         Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
     };
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
-        if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
@@ -255,7 +257,8 @@ async fn build(
         store: store.clone(),
         directory: directory.clone(),
         origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
-        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
+        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone())
+            .with_lanes(Lanes::new(channels.security(), groups.flights.clone())?),
         fills,
         sites: sites.clone(),
         metrics: origin_metrics.clone(),
