@@ -7,12 +7,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
 
 /// The name that every member's certificate carries.
 pub const MEMBER_NAME: &str = "member.shoal.internal";
 const NODE_SUFFIX: &str = "node.shoal.internal";
+/// What HTTP/2, and with it gRPC, is called where a connection's protocol is agreed on (RFC 7301).
+pub const HTTP2: &[u8] = b"h2";
 
 /// The certificate name of the member called `name`.
 pub fn node_name(name: &str) -> String {
@@ -39,6 +45,20 @@ pub struct TlsError {
     source: std::io::Error,
 }
 
+/// An identity that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No PEM, or not what it should be.
+    #[error(transparent)]
+    Pem(#[from] pem::Error),
+    /// The authority is none.
+    #[error(transparent)]
+    Authority(#[from] VerifierBuilderError),
+    /// Certificate and key do not belong together.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
 /// How members speak to one another.
 #[derive(Clone)]
 pub enum Security {
@@ -52,6 +72,32 @@ pub enum Security {
 pub struct MemberIdentity {
     ca: Certificate,
     identity: Identity,
+    pem: Pem,
+}
+
+/// The same, as it stands in files.
+struct Pem {
+    ca: Vec<u8>,
+    cert: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Pem {
+    fn roots(&self) -> Result<Arc<RootCertStore>, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.ca) {
+            roots.add(certificate?)?;
+        }
+        Ok(Arc::new(roots))
+    }
+
+    fn chain(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        Ok(CertificateDer::pem_slice_iter(&self.cert).collect::<Result<_, _>>()?)
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        Ok(PrivateKeyDer::from_pem_slice(&self.key)?)
+    }
 }
 
 impl std::fmt::Debug for Security {
@@ -72,11 +118,50 @@ impl Security {
         let read = |what, path: &Path| {
             std::fs::read(path).map_err(|source| TlsError { what, path: path.to_owned(), source })
         };
-        let ca = Certificate::from_pem(read("tls.ca", &files.ca)?);
-        let cert = read("tls.cert", &files.cert)?;
-        let key = read("tls.key", &files.key)?;
-        let identity = Identity::from_pem(cert, key);
-        Ok(Self::Mutual(Arc::new(MemberIdentity { ca, identity })))
+        let pem = Pem {
+            ca: read("tls.ca", &files.ca)?,
+            cert: read("tls.cert", &files.cert)?,
+            key: read("tls.key", &files.key)?,
+        };
+        let ca = Certificate::from_pem(&pem.ca);
+        let identity = Identity::from_pem(&pem.cert, &pem.key);
+        Ok(Self::Mutual(Arc::new(MemberIdentity { ca, identity, pem })))
+    }
+
+    /// The server's side for a listener of our own, which speaks `protocols`, the first that the
+    /// caller offers too; `None` for plain text. Callers are checked as [`Security::server`] has
+    /// them checked.
+    ///
+    /// # Errors
+    /// When the identity cannot be used.
+    pub fn accepting(
+        &self,
+        protocols: &[&[u8]],
+    ) -> Result<Option<Arc<ServerConfig>>, IdentityError> {
+        let Self::Mutual(member) = self else { return Ok(None) };
+        let pem = &member.pem;
+        let callers = WebPkiClientVerifier::builder_with_provider(pem.roots()?, provider());
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(callers.build()?)
+            .with_single_cert(pem.chain()?, pem.key()?)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Some(Arc::new(config)))
+    }
+
+    /// The client's side for a connection of our own; the name to expect comes with the connection.
+    ///
+    /// # Errors
+    /// When the identity cannot be used.
+    pub fn calling(&self, protocols: &[&[u8]]) -> Result<Option<Arc<ClientConfig>>, IdentityError> {
+        let Self::Mutual(member) = self else { return Ok(None) };
+        let pem = &member.pem;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(pem.roots()?)
+            .with_client_auth_cert(pem.chain()?, pem.key()?)?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(Some(Arc::new(config)))
     }
 
     /// The server's side; `None` for plain text.
@@ -103,6 +188,10 @@ impl Security {
             ),
         }
     }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
 }
 
 /// The member's name in a certificate of the cluster's.

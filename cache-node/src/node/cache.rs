@@ -1,6 +1,7 @@
 //! A caching node: edge, read path, store, peer service, session.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, CopyWishes, Fills, PeerService, Peers, Sealer};
+use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
 
 /// For clients' requests to finish at the stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -81,7 +82,8 @@ pub(super) async fn run(
     let Config { node, cluster, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
     let tls = cache.edge.tls.take();
-    let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
+    let refusals = running.refusals()?;
+    let mut server = rpc::plain_server(refusals.clone());
     let cluster_id = cluster.id.clone();
     let member = Member {
         directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
@@ -110,15 +112,16 @@ pub(super) async fn run(
     });
     let control = drain.add_to(Control::new(), auto.clone());
     running.set_control(with_cluster(control, (cluster_id, purger, &directory), auto.as_deref()));
-    let router =
-        server.add_service(peer_service.into_server()).add_service(directory.home_service());
+    let (peer_server, lanes) = peer_service.into_servers();
+    let door = rpc::Door::new(listeners.cluster, &cluster.security, Arc::new(lanes), refusals)?;
+    let router = server.add_service(peer_server).add_service(directory.home_service());
     let router = match &auto {
         None => router,
         Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
     };
     let stopped = groups.session.token();
     groups.session.spawn("cluster-listener", async move {
-        if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
@@ -217,7 +220,7 @@ struct Member {
     me: v1::NodeInfo,
     directory: DirectoryFacts,
     auto: Option<Arc<Auto>>,
-    data_dir: std::path::PathBuf,
+    data_dir: PathBuf,
     copies: usize,
 }
 
@@ -236,13 +239,7 @@ async fn build(
     let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
     let Member { auto, data_dir, copies, .. } = member;
     let sites = SiteKeeper::open(data_dir.clone(), cache.sites).await;
-    let store_config = StoreConfig {
-        dir: data_dir,
-        budget_bytes: cache.store.budget_bytes,
-        memory_bytes: cache.store.memory_bytes,
-        objects_max: cache.store.objects_max,
-    };
-    let store = Store::open(store_config, store_metrics).await?;
+    let store = Store::open(store_config(data_dir, &cache.store), store_metrics).await?;
     let node_id = NodeId(me.node_id);
     let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
     let held = {
@@ -271,7 +268,8 @@ async fn build(
         store: store.clone(),
         directory: directory.clone(),
         origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
-        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
+        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone())
+            .with_lanes(Lanes::new(channels.security(), groups.flights.clone())?),
         fills,
         sites: sites.current(),
         metrics: origin_metrics.clone(),
@@ -297,6 +295,15 @@ async fn build(
     let drain = Drain::start(parts, &groups.session);
     let edge = Arc::new(edge);
     Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, drain })
+}
+
+fn store_config(dir: PathBuf, store: &config::StoreConfig) -> StoreConfig {
+    StoreConfig {
+        dir,
+        budget_bytes: store.budget_bytes,
+        memory_bytes: store.memory_bytes,
+        objects_max: store.objects_max,
+    }
 }
 
 fn edge_config(edge: &config::EdgeConfig) -> EdgeConfig {

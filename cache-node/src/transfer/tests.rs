@@ -2,6 +2,7 @@
 
 mod bad_peers;
 mod refused;
+pub(super) mod ways;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -23,19 +24,21 @@ use tonic::server::NamedService;
 use tonic::{Request, Response, Status};
 use tower_service::Service;
 
+use super::slots::Discipline;
 use super::{CopyWishes, End, Fills, Followed, GatherError, Gatherer};
-use super::{Live, PeerService, Peers, Sealer};
+use super::{LaneService, Lanes, Live, PeerService, Peers, Sealer};
 use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::tls::Security;
+use ways::Way;
 
-const KEY: ObjectKey = ObjectKey::new([5; 32]);
-const LENGTH: usize = 20 * CHUNK_BYTES_MIN as usize + 1234;
+pub(super) const KEY: ObjectKey = ObjectKey::new([5; 32]);
+pub(super) const LENGTH: usize = 20 * CHUNK_BYTES_MIN as usize + 1234;
 
-fn body(length: usize) -> Bytes {
+pub(super) fn body(length: usize) -> Bytes {
     let mut body = vec![0; length];
     blake3::Hasher::new().update(b"body").finalize_xof().fill(&mut body);
     body.into()
@@ -55,17 +58,18 @@ fn head(length: Option<usize>) -> ObjectHead {
     }
 }
 
-struct Node {
-    store: Arc<Store>,
-    fills: Arc<Fills>,
-    peers: Peers,
-    metrics: TransferMetrics,
-    me: Member,
-    tasks: Tasks,
+pub(super) struct Node {
+    pub(super) store: Arc<Store>,
+    pub(super) fills: Arc<Fills>,
+    pub(super) peers: Peers,
+    pub(super) metrics: TransferMetrics,
+    pub(super) me: Member,
+    pub(super) tasks: Tasks,
+    service: Arc<PeerService>,
     _dir: tempfile::TempDir,
 }
 
-fn member(id: u64, address: SocketAddr) -> Member {
+pub(super) fn member(id: u64, address: SocketAddr) -> Member {
     Member {
         id: NodeId(id),
         name: format!("node-{id}"),
@@ -82,26 +86,6 @@ fn member(id: u64, address: SocketAddr) -> Member {
     }
 }
 
-async fn listen<S>(service: S, id: u64, tasks: &Tasks) -> Member
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-        + NamedService
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send + 'static,
-{
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let me = member(id, listener.local_addr().unwrap());
-    let router = rpc::server(&Security::Insecure).unwrap().add_service(service);
-    let stop = tasks.token();
-    tasks.spawn("peer", async move {
-        rpc::serve(router, listener, stop, Duration::from_millis(100)).await.unwrap();
-    });
-    me
-}
-
 async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
     let config = StoreConfig {
         dir: dir.to_owned(),
@@ -113,6 +97,11 @@ async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
 }
 
 async fn node(id: u64) -> Node {
+    node_by(Way::Grpc, id).await
+}
+
+/// A node that gives and takes chunks that way.
+pub(super) async fn node_by(way: Way, id: u64) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let m = Metrics::new().unwrap();
     let metrics = TransferMetrics::new(&m).unwrap();
@@ -123,12 +112,31 @@ async fn node(id: u64) -> Node {
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();
-    let me = listen(service.into_server(), id, &tasks).await;
-    let peers = Peers::new(Channels::new(Security::Insecure), sealer, metrics.clone());
-    Node { store, fills, peers, metrics, me, tasks, _dir: dir }
+    let service = Arc::new(service);
+    let (grpc, lanes) = PeerService::servers(service.clone());
+    let me = way.listen(grpc, Arc::new(lanes), id, &tasks).await;
+    let security = way.security(id);
+    let lanes = Lanes::new(&security, tasks.clone()).unwrap();
+    let peers = Peers::new(Channels::new(security), sealer, metrics.clone()).with_lanes(lanes);
+    Node { store, fills, peers, metrics, me, tasks, service, _dir: dir }
+}
+
+/// A peer that lies, whichever way it is asked.
+async fn liar(way: Way, lie: (Bytes, Lie), tasks: &Tasks) -> Member {
+    let (body, lie) = lie;
+    let lanes = Arc::new(ways::LaneLiar(body.clone(), lie));
+    way.listen(PeerServer::new(Liar(body, lie)), lanes, 3, tasks).await
 }
 
 impl Node {
+    pub(super) fn grpc(&self) -> Discipline<PeerServer<PeerService>> {
+        PeerService::servers(self.service.clone()).0
+    }
+
+    pub(super) fn lanes(&self) -> LaneService {
+        PeerService::servers(self.service.clone()).1
+    }
+
     fn gatherer(&self, others: &[&Member]) -> Gatherer {
         let members = others.iter().map(|other| (*other).clone()).collect();
         let view = ClusterView { members, ..ClusterView::default() };
@@ -139,7 +147,7 @@ impl Node {
         Live::new(self.store.begin(head(length)).await.unwrap(), lease)
     }
 
-    async fn hold(&self, body: &Bytes) -> Manifest {
+    pub(super) async fn hold(&self, body: &Bytes) -> Manifest {
         let live = self.begin(Some(body.len()), None).await;
         put(&live, body, 0..usize::MAX).await;
         let stored = live.finish(body.len() as u64).await.unwrap();
@@ -166,7 +174,7 @@ async fn put(live: &Live, body: &Bytes, chunks: std::ops::Range<usize>) {
 
 /// What is wrong with what a peer sends.
 #[derive(Clone, Copy, Debug)]
-enum Lie {
+pub(crate) enum Lie {
     /// One bit of every chunk is another.
     Flipped,
     /// Every chunk lacks its last byte.
@@ -189,7 +197,7 @@ enum Lie {
 struct Liar(Bytes, Lie);
 
 impl Liar {
-    fn pieces(&self, wanted: Vec<u32>) -> Pieces {
+    fn pieces(&self, wanted: &[u32]) -> Pieces {
         let size = CHUNK_BYTES_MIN as usize;
         let body = self.0.clone();
         let piece = move |index: u32| {
@@ -253,7 +261,7 @@ impl Peer for Liar {
     ) -> Result<Response<Pieces>, Status> {
         let ranges = request.into_inner().ranges;
         let wanted = ranges.into_iter().flat_map(|r| r.first..r.first + r.count);
-        Ok(Response::new(self.pieces(wanted.collect())))
+        Ok(Response::new(self.pieces(&wanted.collect::<Vec<_>>())))
     }
 
     async fn availability(
@@ -284,10 +292,16 @@ impl Peer for Liar {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
-    let (honest, taker) = (node(1).await, node(2).await);
+    for way in Way::ALL {
+        dropped_and_taken_elsewhere(way).await;
+    }
+}
+
+async fn dropped_and_taken_elsewhere(way: Way) {
+    let (honest, taker) = (node_by(way, 1).await, node_by(way, 2).await);
     let body = body(LENGTH);
     let manifest = Arc::new(honest.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body.clone(), Lie::Flipped)), 3, &honest.tasks).await;
+    let liar = liar(way, (body.clone(), Lie::Flipped), &honest.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
     let holders = [honest.me.clone(), liar];
     taker.gatherer(&[]).pull(&manifest, &holders, &live).await.unwrap();
@@ -301,11 +315,17 @@ async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
-    let taker = node(1).await;
-    let holder = node(2).await;
+    for way in Way::ALL {
+        nothing_stored_of_a_liar(way).await;
+    }
+}
+
+async fn nothing_stored_of_a_liar(way: Way) {
+    let taker = node_by(way, 1).await;
+    let holder = node_by(way, 2).await;
     let body = body(LENGTH);
     let manifest = Arc::new(holder.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body, Lie::Flipped)), 3, &holder.tasks).await;
+    let liar = liar(way, (body, Lie::Flipped), &holder.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
     let failed = taker.gatherer(&[]).pull(&manifest, &[liar], &live).await;
     assert!(matches!(failed, Err(GatherError::Stuck { .. })), "{failed:?}");
@@ -317,7 +337,7 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_of_another_object_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
+    let liar = liar(Way::Grpc, (Bytes::new(), Lie::Flipped), &node.tasks).await;
     let wanted = ObjectId::new([9; 32]);
     let refused = node.peers.manifest(&liar, KEY, wanted).await.unwrap_err();
     assert_eq!(refused.kind, shoal_proto::ErrorKind::Corrupt, "{refused}");
@@ -472,7 +492,7 @@ async fn a_fill_that_breaks_off_tells_its_followers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_belies_its_own_hash_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
+    let liar = liar(Way::Grpc, (Bytes::new(), Lie::Flipped), &node.tasks).await;
     let events = node.peers.follow(&liar, KEY, LeaseId(1), node.me.id).await.unwrap();
     let seen: Vec<_> = events.collect().await;
     assert!(matches!(&seen[0], Err(error) if error.kind == shoal_proto::ErrorKind::Corrupt));
