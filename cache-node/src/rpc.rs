@@ -55,7 +55,14 @@ pub const MESSAGE_BYTES_MAX: usize = RPC_MESSAGE_BYTES_MAX;
 #[derive(Clone, Debug)]
 pub struct Channels {
     security: Security,
-    open: Arc<Mutex<HashMap<(String, String), Channel>>>,
+    open: Arc<Mutex<Open>>,
+}
+
+/// Channels by address and name, all made with one identity.
+#[derive(Debug, Default)]
+struct Open {
+    generation: u64,
+    channels: HashMap<(String, String), Channel>,
 }
 
 impl Channels {
@@ -77,14 +84,16 @@ impl Channels {
     pub fn to(&self, address: &str, name: &str) -> Result<Channel, RpcError> {
         let at = (address.to_owned(), name.to_owned());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(&at) {
+        let generation = self.security.generation();
+        if open.generation != generation || open.channels.len() >= CHANNELS_MAX {
+            // Calls that run keep the channel that they began on.
+            *open = Open { generation, channels: HashMap::new() };
+        }
+        if let Some(channel) = open.channels.get(&at) {
             return Ok(channel.clone());
         }
         let channel = self.endpoint(address, name)?.connect_lazy();
-        if open.len() >= CHANNELS_MAX {
-            open.clear();
-        }
-        open.insert(at, channel.clone());
+        open.channels.insert(at, channel.clone());
         Ok(channel)
     }
 

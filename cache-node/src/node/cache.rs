@@ -15,7 +15,7 @@ use super::drain::{self, Drain};
 use super::members::Members;
 use super::purges::Purger;
 use super::sites::{self, SiteKeeper};
-use super::{NodeError, Running, holdings, mode, verify};
+use super::{NodeError, Running, certificates, holdings, mode, verify};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::directory::{Directory, DirectoryConfig, Local};
@@ -113,7 +113,8 @@ pub(super) async fn run(
     let control = drain.add_to(Control::new(), auto.clone());
     running.set_control(with_cluster(control, (cluster_id, purger, &directory), auto.as_deref()));
     let (peer_server, lanes) = peer_service.into_servers();
-    let door = rpc::Door::new(listeners.cluster, &cluster.security, Arc::new(lanes), refusals)?;
+    let lanes: Arc<dyn rpc::ServesLanes> = Arc::new(lanes);
+    let door = rpc::Door::new(listeners.cluster, &cluster.security, Some(lanes), refusals)?;
     let router = server.add_service(peer_server).add_service(directory.home_service());
     let router = match &auto {
         None => router,
@@ -125,6 +126,8 @@ pub(super) async fn run(
             tracing::error!(%error, "the cluster listener failed");
         }
     });
+    let following = certificates::follow(cluster.security);
+    groups.session.spawn_until_stopped("certificates", following);
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
     for (name, telling) in holdings::all(&store, &directory) {

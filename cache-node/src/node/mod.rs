@@ -7,6 +7,7 @@
 //! | `purges` | the control call that purges |
 //! | `sites` | the sites that a node serves, and the calls that change them |
 //! | `verify` | the control call that compares the super-nodes' indexes |
+//! | `certificates` | takes in a new certificate |
 //! | `drain` | leaves without loss, on demand |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
@@ -21,6 +22,7 @@
 mod auto;
 mod cache;
 mod capability;
+mod certificates;
 mod drain;
 mod holdings;
 mod members;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{LANE, Lane, ServesLanes, tune};
 use super::{MemberRouter, Refusals, UNSENT_BYTES_MAX, serve};
 use crate::tasks::Tasks;
-use crate::tls::{HTTP2, IdentityError, Security};
+use crate::tls::{Derived, HTTP2, IdentityError, Security};
 
 /// For a handshake, in milliseconds.
 const HANDSHAKE_MS: u64 = 5_000;
@@ -38,23 +38,24 @@ const END_MS: u64 = 500;
 /// Where connections come in, and who serves the lanes among them.
 pub struct Door {
     listener: TcpListener,
-    config: Option<Arc<ServerConfig>>,
-    lanes: Arc<dyn ServesLanes>,
+    config: Option<Derived<Arc<ServerConfig>>>,
+    lanes: Option<Arc<dyn ServesLanes>>,
     refusals: Refusals,
 }
 
 impl Door {
-    /// A door. What is refused on lanes is counted.
+    /// A door, with lanes where somebody serves them. What is refused on lanes is counted.
     ///
     /// # Errors
     /// When the identity cannot be used.
     pub fn new(
         listener: TcpListener,
         security: &Security,
-        lanes: Arc<dyn ServesLanes>,
+        lanes: Option<Arc<dyn ServesLanes>>,
         refusals: Refusals,
     ) -> Result<Self, IdentityError> {
-        let config = security.accepting(&[LANE, HTTP2])?;
+        let protocols: &[&[u8]] = if lanes.is_some() { &[LANE, HTTP2] } else { &[HTTP2] };
+        let config = security.accepting(protocols)?;
         Ok(Self { listener, config, lanes, refusals })
     }
 }
@@ -75,7 +76,7 @@ pub async fn serve_at(
     let tasks = Tasks::new();
     let (sender, secured) = mpsc::channel(SECURED_MAX);
     let hall = Hall {
-        acceptor: TlsAcceptor::from(config),
+        config: Arc::new(config),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         places: Arc::new(Semaphore::new(LANES_MAX)),
         lanes,
@@ -97,10 +98,10 @@ pub async fn serve_at(
 
 #[derive(Clone)]
 struct Hall {
-    acceptor: TlsAcceptor,
+    config: Arc<Derived<Arc<ServerConfig>>>,
     handshakes: Arc<Semaphore>,
     places: Arc<Semaphore>,
-    lanes: Arc<dyn ServesLanes>,
+    lanes: Option<Arc<dyn ServesLanes>>,
     refusals: Refusals,
     grpc: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
     tasks: Tasks,
@@ -139,7 +140,7 @@ impl Hall {
         // Where the system does not know the option, more waits in its buffers: no harm beyond time.
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
         let _ = stream.set_nodelay(true);
-        let handshake = self.acceptor.accept(stream);
+        let handshake = TlsAcceptor::from(self.config.get()).accept(stream);
         let deadline = Duration::from_millis(HANDSHAKE_MS);
         match tokio::time::timeout(deadline, handshake).await.map_err(io::Error::other) {
             Ok(Ok(stream)) => Some(stream),
@@ -159,6 +160,8 @@ impl Hall {
         let Ok(_place) = self.places.clone().try_acquire_owned() else { return };
         tune(stream.get_ref().0);
         let lane = Lane::new(stream, self.refusals.clone());
-        self.lanes.serve(lane, self.stop.clone()).await;
+        if let Some(lanes) = &self.lanes {
+            lanes.serve(lane, self.stop.clone()).await;
+        }
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::refusals::Refusals;
-use crate::tls::{self, HTTP2, IdentityError, MEMBER_NAME, Security};
+use crate::tls::{self, Derived, HTTP2, IdentityError, MEMBER_NAME, Security};
 
 /// What a lane is called where a connection's protocol is agreed on.
 pub const LANE: &[u8] = b"shoal-lane/1";
@@ -77,7 +77,7 @@ impl Caller {
 /// Opens lanes to other members.
 #[derive(Clone)]
 pub struct Calling {
-    config: Arc<ClientConfig>,
+    config: Arc<Derived<Arc<ClientConfig>>>,
 }
 
 impl std::fmt::Debug for Calling {
@@ -92,7 +92,7 @@ impl Calling {
     /// # Errors
     /// When the identity cannot be used.
     pub fn new(security: &Security) -> Result<Option<Self>, IdentityError> {
-        Ok(security.calling(&[LANE, HTTP2])?.map(|config| Self { config }))
+        Ok(security.calling(&[LANE, HTTP2])?.map(|config| Self { config: Arc::new(config) }))
     }
 
     /// A lane to the member called `name` at `address`; `None` when it speaks gRPC alone.
@@ -107,7 +107,7 @@ impl Calling {
             socket.set_nodelay(true)?;
             tune(&socket);
             let socket = BufReader::with_capacity(READ_BYTES, socket);
-            TlsConnector::from(self.config.clone()).connect(expected, socket).await
+            TlsConnector::from(self.config.get()).connect(expected, socket).await
         };
         let failed = |why: String| RpcError::new(ErrorKind::Retry, format!("{name}: {why}"));
         let connected = tokio::time::timeout(deadline, connect).await;

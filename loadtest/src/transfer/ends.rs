@@ -71,7 +71,7 @@ async fn upload(
     let security = security(&args.folder, identities::NAMES[0])?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let listen = listener.local_addr()?;
-    let door = Door::new(listener, &security, Arc::new(lanes), Refusals::default());
+    let door = Door::new(listener, &security, Some(Arc::new(lanes)), Refusals::default());
     let router = rpc::plain_server(Refusals::default()).add_service(peer);
     say(serde_json::json!({ "listen": listen, "object_id": hex(&object.to_wire()) }));
     rpc::serve_at(router, door.map_err(failed)?, stop, GRACE).await.map_err(failed)

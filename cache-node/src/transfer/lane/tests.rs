@@ -63,7 +63,7 @@ async fn serve(lanes: Arc<dyn ServesLanes>, refusals: Refusals, id: u64, tasks: 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let member = member(id, listener.local_addr().unwrap());
     let router = rpc::plain_server(refusals.clone()).add_routes(tonic::service::Routes::default());
-    let door = Door::new(listener, &Way::Lane.security(id), lanes, refusals).unwrap();
+    let door = Door::new(listener, &Way::Lane.security(id), Some(lanes), refusals).unwrap();
     let stop = tasks.token();
     tasks.spawn("door", async move {
         rpc::serve_at(router, door, stop, Duration::from_millis(100)).await.unwrap();

@@ -58,7 +58,7 @@ impl Way {
         let me = member(id, listener.local_addr().unwrap());
         let refusals = Refusals::default();
         let router = rpc::plain_server(refusals.clone()).add_service(service);
-        let door = Door::new(listener, &self.security(id), lanes, refusals).unwrap();
+        let door = Door::new(listener, &self.security(id), Some(lanes), refusals).unwrap();
         let stop = tasks.token();
         tasks.spawn("peer", async move {
             rpc::serve_at(router, door, stop, Duration::from_millis(100)).await.unwrap();
