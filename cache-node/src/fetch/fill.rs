@@ -16,7 +16,7 @@ use super::fencing::Entrance;
 use super::flight::Outcome;
 use super::job::{Job, Step};
 use super::tierless::Word;
-use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse};
+use super::types::{BodyStream, FetchError, Lookup, OriginResponse};
 use crate::clock;
 use crate::directory::{Lease, Verdict};
 use crate::metrics::Tier;
@@ -53,17 +53,7 @@ impl Job {
     }
 
     pub(super) async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
-        let mut headers = self.request.headers.clone();
-        headers.extend(extra);
-        let request = OriginRequest {
-            method: Method::GET,
-            target: self.request.target.clone(),
-            client_authority: self.request.client_authority.clone(),
-            headers,
-            body: None,
-            interims: self.request.interims.clone(),
-        };
-        Ok(self.inner.origin.send(&self.request.site, request).await?)
+        self.inner.ask(&self.request, extra).await
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
@@ -255,6 +245,10 @@ impl Job {
                 self.flight.land();
                 self.turn = None;
                 self.publish(lease, stored.manifest()).await;
+                if !stored.is_whole() {
+                    // Who publishes is taken to have all of it.
+                    self.announce(&stored).await;
+                }
                 Step::Landed
             }
             Err(error) => self.without_stale(&error.to_string()),

@@ -39,7 +39,8 @@ impl Healer {
         // What this finds is read without another try: damage twice is a disk to be replaced.
         let mut request = self.request.clone();
         let found = self.fetcher.find(&mut request).await;
-        let object = match found.map(|found| found.fetched(None)) {
+        let fetched = found.map(|found| found.fetched(&self.fetcher.inner, request, None));
+        let object = match fetched {
             Ok(Fetched::Object(object)) => object,
             Ok(Fetched::Pass(_)) => return Err(other_version()),
             Err(error) => return Err(BodyError(error.to_string())),

@@ -15,7 +15,7 @@ use super::Inner;
 use super::flight::{Flight, Outcome, Turn};
 use super::tierless::Word;
 use super::types::{FetchError, FetchRequest, Lookup, OriginResponse};
-use crate::directory::{Acquired, Change, Known, Verdict};
+use crate::directory::{Acquired, Known, Verdict};
 use crate::metrics::Tier;
 use crate::store::StoredObject;
 use crate::transfer::{CopyRequest, FillEntry, Live};
@@ -196,10 +196,9 @@ impl Job {
         self.turn = None;
     }
 
-    /// Tells the tier that this node holds the object.
+    /// Tells the tier what this node holds of the object.
     pub(super) async fn announce(&self, stored: &StoredObject) {
-        let object = stored.object_id();
-        self.inner.directory.announce(Change { key: self.key(), object, held: true }).await;
+        self.inner.announce(self.key(), stored.object_id()).await;
     }
 
     pub(super) fn next_source_without(&mut self, holder: NodeId) {

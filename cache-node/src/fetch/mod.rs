@@ -13,6 +13,7 @@
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //! | `heal` | chunks that the disk has lost, while a response is sent |
+//! | `page` | chunks that are not here, while a response is sent |
 //!
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
@@ -23,12 +24,13 @@ mod flight;
 mod heal;
 mod job;
 mod local;
+mod page;
 mod pull;
 mod resume;
 mod tierless;
 mod types;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, Method};
 use shoal_proto::{ObjectHead, ObjectKey};
@@ -106,6 +108,7 @@ struct Inner {
     copies: usize,
     secret: [u8; 32],
     flights: Arc<Flights>,
+    pages: page::Turns,
     tasks: Tasks,
     gate: Gate,
 }
@@ -129,6 +132,7 @@ impl Fetcher {
             copies,
             secret,
             flights: Arc::default(),
+            pages: page::Turns::default(),
             tasks,
             gate: Gate::default(),
         };
@@ -145,7 +149,7 @@ impl Fetcher {
         // Who heals wants the object, whatever its client wanted beside it.
         let client = RequestDirectives::default();
         let request = FetchRequest { client, interims: None, ..request };
-        Ok(found.fetched(Some(Healer::new(self.clone(), request))))
+        Ok(found.fetched(&self.inner, request.clone(), Some(Healer::new(self.clone(), request))))
     }
 
     /// What answers the request; its key becomes that of the variant that does.
@@ -325,6 +329,11 @@ impl Inner {
     }
 }
 
+/// A lock whose holders do not panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn collapsed(first: bool, lookup: Lookup) -> Lookup {
     if !first && lookup == Lookup::Miss { Lookup::Collapsed } else { lookup }
 }
@@ -346,13 +355,17 @@ impl Found {
         }
     }
 
-    /// With its body, for whose damaged chunks `healer` is asked.
-    fn fetched(self, healer: Option<Healer>) -> Fetched {
+    /// With its body, for whose damaged chunks `healer` is asked. What is not here of it comes as
+    /// `request` would.
+    fn fetched(self, inner: &Arc<Inner>, request: FetchRequest, healer: Option<Healer>) -> Fetched {
         match self {
             Self::Stored(object, tier, lookup) => {
                 let head = Arc::new(object.manifest().head().clone());
-                let healer = healer.map(Arc::new);
-                let body = move |range| body::stored(object.clone(), healer.clone(), range);
+                let backup = Arc::new(body::Backup {
+                    healer,
+                    pager: page::Pager::new(Arc::clone(inner), request),
+                });
+                let body = move |range| body::stored(object.clone(), backup.clone(), range);
                 Fetched::Object(FetchedObject::new(head, tier, lookup, body))
             }
             Self::Live(live, tier, lookup) => {

@@ -25,7 +25,7 @@ use crate::metrics::{
 };
 use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
-use crate::store::{Store, StoreConfig};
+use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, CopyWishes, Fills, PeerService, Peers, Sealer};
 
@@ -225,13 +225,18 @@ async fn build(
         budget_bytes: cache.store.budget_bytes,
         memory_bytes: cache.store.memory_bytes,
         objects_max: cache.store.objects_max,
+        cut_from_bytes: CUT_FROM_BYTES,
     };
     let store = Store::open(store_config, store_metrics).await?;
     let node_id = NodeId(me.node_id);
     let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
     let held = {
         let store = store.clone();
-        move |key: &ObjectKey| store.locate(key)
+        // Who asks wants all of it.
+        move |key: &ObjectKey| match store.holding(key) {
+            Some((object, None)) => Some(object),
+            Some((_, Some(_))) | None => None,
+        }
     };
     let directory = Directory::start(
         DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },

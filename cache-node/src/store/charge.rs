@@ -44,6 +44,22 @@ pub(super) fn of_object(head: &ObjectHead, length: u64) -> u64 {
     in_blocks(length).saturating_add(hashes).saturating_add(of_head(head))
 }
 
+/// An object of that length without any of its chunks: its manifest, and a bit for each of them.
+pub(super) fn of_outline(head: &ObjectHead, length: u64) -> u64 {
+    let chunks = u64::from(chunk_count(length, head.chunk_size));
+    of_head(head) + chunks * HASH_BYTES + of_bits(chunks)
+}
+
+/// What it takes to note which of so many chunks are here.
+pub(super) fn of_bits(chunks: u64) -> u64 {
+    chunks.div_ceil(8) + TEXT_BYTES
+}
+
+/// A chunk of that length in a file.
+pub(super) fn of_piece(bytes: u32) -> u64 {
+    whole_blocks(u64::from(bytes))
+}
+
 /// What a record says that was written before charges were: not less than the body.
 pub(super) fn of_old_record(length: u64, chunks: u32) -> u64 {
     in_blocks(length).saturating_add(u64::from(chunks) * HASH_BYTES).saturating_add(2 * ROWS_BYTES)

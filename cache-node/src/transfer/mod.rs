@@ -28,7 +28,7 @@ mod slots;
 mod source;
 pub mod swarm;
 
-pub use client::{Followed, Peers};
+pub use client::{Followed, Peers, Wanted};
 pub use follow::FOLLOWED_WHOLE_CHUNKS;
 pub use gather::{Control, GatherError, Gatherer};
 pub use live::{End, Live, Progress, Tail};
