@@ -23,6 +23,8 @@ pub(super) struct Healer {
 impl Healer {
     /// For the response to `request`.
     pub(super) fn new(fetcher: Fetcher, request: FetchRequest) -> Self {
+        // What was stored whole is to be had whole.
+        let request = FetchRequest { range: None, ..request };
         Self { fetcher, request }
     }
 

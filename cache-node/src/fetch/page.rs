@@ -84,7 +84,7 @@ impl Pager {
         // Whoever had the turn before may have brought it.
         match object.read_chunk(index).await {
             Ok((data, _)) => return Ok(data),
-            Err(StoreError::NoChunk { .. }) => {}
+            Err(StoreError::NoChunk { .. }) if index < object.manifest().chunk_count() => {}
             Err(error) => return Err(BodyError(error.to_string())),
         }
         let page = (PAGE_BYTES / u64::from(object.manifest().head().chunk_size)).max(1) as u32;
@@ -155,7 +155,12 @@ impl Pager {
         let answer = (response.status, &response.headers, response.length);
         let from = match resume::continues(head, &part, answer) {
             Continues::AtOffset => run.first,
-            Continues::FromStart => 0,
+            Continues::FromStart => {
+                // It comes all the same: what is not here of it is kept, so that this is done once.
+                let all = 0..manifest.chunk_count();
+                run.missing = all.filter(|chunk| !run.object.has_chunk(*chunk)).collect();
+                0
+            }
             Continues::No => return Err(self.outdated(run.object).await),
         };
         self.inner.metrics.fills.inc();
