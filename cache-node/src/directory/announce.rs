@@ -157,14 +157,17 @@ mod tests {
 
     #[test]
     fn no_announcement_is_longer_than_it_may_be() {
-        let change = |held| Change { key: ObjectKey::new([1; 32]), object: ObjectId::new([1; 32]), held };
+        let change =
+            |held| Change { key: ObjectKey::new([1; 32]), object: ObjectId::new([1; 32]), held };
         let bits = vec![1; shoal_proto::limits::BITMAP_BYTES_MAX];
         let many: Vec<_> = (0..300).map(|_| change(Held::Some(bits.clone()))).collect();
         let parts = parts(&many);
         assert_eq!(parts.iter().map(|part| part.len()).sum::<usize>(), 300);
         assert!(parts.len() > 2);
         for part in parts {
-            assert!(part.iter().map(|change| change.held.bytes()).sum::<usize>() <= ANNOUNCE_BYTES_MAX);
+            assert!(
+                part.iter().map(|change| change.held.bytes()).sum::<usize>() <= ANNOUNCE_BYTES_MAX
+            );
         }
     }
 }

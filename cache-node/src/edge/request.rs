@@ -179,6 +179,7 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
         range: range(&asked),
         part: None,
+        whole: false,
         avoid: None,
         interims,
     };

@@ -24,7 +24,7 @@ impl Healer {
     /// For the response to `request`.
     pub(super) fn new(fetcher: Fetcher, request: FetchRequest) -> Self {
         // What was stored whole is to be had whole.
-        let request = FetchRequest { range: None, ..request };
+        let request = FetchRequest { range: None, whole: true, ..request };
         Self { fetcher, request }
     }
 

@@ -49,8 +49,8 @@ use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
 use crate::policy::directives::RequestDirectives;
-use crate::policy::site::{Site, Sites};
 use crate::policy::parts::{Part, total};
+use crate::policy::site::{Site, Sites};
 use crate::policy::{label, serve};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
@@ -164,8 +164,8 @@ impl Fetcher {
                 Err(error @ FetchError::OtherVersion { .. }) => {
                     tracing::info!(%error, "an object that is kept in parts is fetched anew");
                     // First the new version's parts, if there is one; then all of it at once.
-                    let range = request.range.take().filter(|_| tried + 1 < OUTLINES_MAX);
-                    request = FetchRequest { key: url, avoid: Some(avoid), range, ..request };
+                    let whole = tried + 1 == OUTLINES_MAX;
+                    request = FetchRequest { key: url, avoid: Some(avoid), whole, ..request };
                 }
                 answered => return answered,
             }
@@ -325,6 +325,7 @@ impl Fetcher {
                     let SourcePart { number, total, tag, modified } = part;
                     Arc::new(Part { number, total, tag, modified })
                 }),
+                whole: false,
                 avoid: None,
                 interims: None,
             };

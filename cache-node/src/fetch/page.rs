@@ -137,7 +137,11 @@ impl Pager {
             metrics.bytes_in.inc_by(data.len() as u64);
             if !run.take(index, &data).await {
                 metrics.bad_chunks.inc();
-                tracing::warn!(peer = holder.member.name, index, "a chunk is not what was asked for");
+                tracing::warn!(
+                    peer = holder.member.name,
+                    index,
+                    "a chunk is not what was asked for"
+                );
                 return Ok(());
             }
         }
@@ -173,7 +177,8 @@ impl Pager {
                 if whole == 0 {
                     return Err(self.outdated(run.object).await);
                 }
-                gathered.extend_from_slice(&piece.split_to((whole - gathered.len()).min(piece.len())));
+                gathered
+                    .extend_from_slice(&piece.split_to((whole - gathered.len()).min(piece.len())));
                 if gathered.len() < whole {
                     continue;
                 }

@@ -7,7 +7,7 @@
 //! breaks off.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -25,10 +25,11 @@ use super::types::{
 };
 use super::{Fetcher, Found};
 use crate::directory::Lease;
+use crate::membership::placement;
 use crate::metrics::Tier;
 use crate::policy::directives::RequestDirectives;
 use crate::policy::freshness::Times;
-use crate::policy::parts::{self, Part};
+use crate::policy::parts::{self, InParts, Part};
 use crate::policy::range;
 use crate::policy::resume;
 use crate::store::{StoreError, StoredObject};
@@ -36,6 +37,8 @@ use crate::transfer::{CopyRequest, FillEntry};
 
 /// Parts that are looked up ahead of the client.
 const PARTS_AHEAD: usize = 4;
+/// Parts that a node fetches at a time of those that it is to fetch before others do.
+const OWN_PARTS_AT_ONCE: usize = 2;
 
 impl FetchRequest {
     /// What the client wants of a whole of that length; none when that is all of it.
@@ -58,6 +61,7 @@ impl FetchRequest {
             method: Method::GET,
             range: None,
             part: Some(Arc::new(part)),
+            whole: false,
             avoid: None,
             // The outline is as young as the client wants it.
             client: RequestDirectives { only_if_cached, ..RequestDirectives::default() },
@@ -114,7 +118,15 @@ impl Fetcher {
 
     fn stream(self, head: Arc<ObjectHead>, request: FetchRequest, range: Range<u64>) -> BodyStream {
         let numbers = parts::covering(&range);
+        // Gone with the stream.
+        let read = Arc::new(());
+        if request.site.parts == InParts::All && numbers.len() > 2 * PARTS_AHEAD {
+            let own = self.own_parts(&head, &request, numbers.clone());
+            let ahead = self.clone().ahead(head.clone(), request.clone(), own);
+            self.inner.tasks.spawn("parts-ahead", ahead(Arc::downgrade(&read)));
+        }
         let pieces = stream::iter(numbers).map(move |number| {
+            let _read = &read;
             let (fetcher, head, request) = (self.clone(), head.clone(), request.clone());
             let range = range.clone();
             async move {
@@ -136,13 +148,66 @@ impl Fetcher {
     }
 }
 
+impl Fetcher {
+    /// Of these parts, those that this node is to fetch before others do.
+    fn own_parts(
+        &self,
+        head: &ObjectHead,
+        request: &FetchRequest,
+        numbers: Range<u32>,
+    ) -> Vec<u32> {
+        let view = self.inner.directory.view();
+        let me = self.inner.directory.node_id();
+        let nodes: Vec<_> = view.nodes_up().map(|member| member.id).collect();
+        let own = |number: &u32| {
+            let part = Part::of(head, *number).map(|p| p.key(&self.inner.secret, &request.key));
+            part.is_some_and(|key| {
+                placement::rank(&key, nodes.iter().copied()).first() == Some(&me)
+            })
+        };
+        numbers.filter(own).collect()
+    }
+
+    /// Fetches parts ahead of the reader for as long as it reads.
+    fn ahead(
+        self,
+        head: Arc<ObjectHead>,
+        request: FetchRequest,
+        numbers: Vec<u32>,
+    ) -> impl FnOnce(Weak<()>) -> BoxFuture<'static, ()> {
+        move |read| {
+            Box::pin(async move {
+                let fetched = stream::iter(numbers).map(|number| {
+                    let (fetcher, head, request) = (self.clone(), head.clone(), request.clone());
+                    let read = read.clone();
+                    async move {
+                        if read.strong_count() > 0
+                            && let Ok(found) = fetcher.part(&head, number, &request).await
+                        {
+                            // What went wrong here, the reader meets in its turn.
+                            drop(found.whole().await);
+                        }
+                    }
+                });
+                fetched.buffer_unordered(OWN_PARTS_AT_ONCE).for_each(|()| async {}).await;
+            })
+        }
+    }
+}
+
 impl Job {
     /// What to ask the origin for, beside validators.
     pub(super) fn question(&mut self) -> HeaderMap {
         if let Some(part) = &self.request.part {
             return resume::headers(&part.whole(self.part_head(part, 0, 0)), &part.range());
         }
-        self.asked = parts::first_question(self.request.range.as_ref());
+        let first = || parts::first_question(self.request.range.as_ref());
+        self.asked = match self.request.site.parts {
+            _ if self.request.whole => None,
+            InParts::Off => None,
+            InParts::Ranges => first(),
+            InParts::All => first().or(Some(0..parts::PART_BYTES)),
+        };
         self.asked.as_ref().map(parts::question).unwrap_or_default()
     }
 
@@ -249,7 +314,7 @@ impl Job {
 
     fn ask_whole(&mut self, reason: &str) -> Step {
         tracing::debug!(reason, "a part is of no use, asking for the whole");
-        self.request.range = None;
+        self.request.whole = true;
         Step::Again
     }
 

@@ -54,7 +54,11 @@ impl Job {
     }
 
     /// Fetches a part of the object from the origin; where it ended.
-    pub(super) async fn fetch_part(&self, live: &Arc<Live>, part: Range<u64>) -> Result<u64, String> {
+    pub(super) async fn fetch_part(
+        &self,
+        live: &Arc<Live>,
+        part: Range<u64>,
+    ) -> Result<u64, String> {
         if part.is_empty() {
             return Ok(part.end);
         }

@@ -38,6 +38,8 @@ pub struct FetchRequest {
     pub range: Option<HeaderValue>,
     /// The part that is asked for of what the URL names; its key is that of the part then.
     pub part: Option<Arc<Part>>,
+    /// Nothing but the whole is of use.
+    pub whole: bool,
     /// An object under this manifest is of no use.
     pub avoid: Option<ManifestId>,
     /// Where the origin's informational responses go, if anybody waits for them.

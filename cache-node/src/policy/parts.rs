@@ -12,10 +12,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{
-    CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, LAST_MODIFIED, RANGE,
-};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
 use shoal_proto::limits::{CHUNK_BYTES_MAX, OBJECT_BYTES_MAX};
 use shoal_proto::{Freshness, Header, ObjectHead, ObjectKey};
 
@@ -33,6 +32,19 @@ pub const MARK: &str = "shoal-parts";
 pub const TAG_BYTES_MAX: usize = 512;
 /// A part is as good as its validator says, for as long as anybody asks for it: a year.
 const PART_LIFETIME_MS: u64 = 365 * 24 * 3_600_000;
+
+/// Which large objects of a site are kept in parts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InParts {
+    /// None: whoever asks for a range has all of it filled.
+    Off,
+    /// Those that are asked for in part first.
+    #[default]
+    Ranges,
+    /// All: nodes that are asked for one at once fill it together, each its own parts.
+    All,
+}
 
 /// One part of a large object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,7 +212,11 @@ pub fn whole_headers(partial: &HeaderMap) -> HeaderMap {
 }
 
 /// Whether an answer to a question for a part brings exactly that part, of that version.
-pub fn brings(part: &Part, answer: (StatusCode, &HeaderMap, Option<u64>), head: ObjectHead) -> bool {
+pub fn brings(
+    part: &Part,
+    answer: (StatusCode, &HeaderMap, Option<u64>),
+    head: ObjectHead,
+) -> bool {
     let one = |name| answer.1.get_all(name).iter().count() <= 1;
     one(ETAG)
         && one(LAST_MODIFIED)

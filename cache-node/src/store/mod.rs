@@ -47,8 +47,8 @@ mod error;
 pub mod eviction;
 mod memory;
 mod object;
-mod pieces;
 mod partial;
+mod pieces;
 mod record;
 mod recover;
 mod room;
@@ -68,8 +68,8 @@ use std::time::Duration;
 use shoal_proto::{Manifest, ObjectHead, ObjectId, ObjectKey};
 use tokio::sync::broadcast;
 
-pub use error::{Full, StoreError};
 pub use cut::CUT_FROM_BYTES;
+pub use error::{Full, StoreError};
 pub use object::StoredObject;
 pub use partial::PartialObject;
 

@@ -209,9 +209,10 @@ impl Shared {
     pub(super) fn close_gaps(&self, key: &ObjectKey, file: FileId) {
         let Ok(Some(manifest)) = self.disk.catalog.manifest(key) else { return };
         let _turn = self.commit_turn();
-        let found = lock(&self.table).get(key).filter(|entry| entry.file == file).map(|entry| {
-            (entry.absent.clone(), entry.chunk_size)
-        });
+        let found = lock(&self.table)
+            .get(key)
+            .filter(|entry| entry.file == file)
+            .map(|entry| (entry.absent.clone(), entry.chunk_size));
         let Some((Some(absent), chunk_size)) = found else { return };
         // Who writes now knows what it does.
         let Some(_writing) = absent.try_writing() else { return };

@@ -146,9 +146,7 @@ fn close_holes(
     }
     let partly = records.iter().filter(|(_, record)| !record.absent.is_empty());
     let absent: HashMap<FileId, Absent> = partly
-        .filter_map(|(_, record)| {
-            Some((record.file, Absent::read(record.chunks, &record.absent)?))
-        })
+        .filter_map(|(_, record)| Some((record.file, Absent::read(record.chunks, &record.absent)?)))
         .collect();
     for hole in &holes {
         if absent.get(&hole.file).is_some_and(|absent| absent.has(hole.chunk)) {

@@ -35,7 +35,8 @@ pub(super) fn stream(source: Source) -> Events {
         }
         Source::Stored(stored) => {
             let held = stored.held().into_iter();
-            let range = |run: Range<u32>| v1::ChunkRange { first: run.start, count: run.end - run.start };
+            let range =
+                |run: Range<u32>| v1::ChunkRange { first: run.start, count: run.end - run.start };
             let some = v1::AvailabilityEvent { has: held.map(range).collect(), all: false };
             // Who asks counts on a peer for as long as it tells.
             Box::pin(stream::iter([Ok(some)]).chain(stream::pending()))

@@ -19,6 +19,7 @@ mod nginx;
 mod origins;
 mod privacy;
 mod purges;
+mod ranges;
 mod refusals;
 mod restarts;
 mod variants;

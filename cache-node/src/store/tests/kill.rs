@@ -89,7 +89,10 @@ async fn verify(store: &Store, dir: &Path) -> usize {
         let held = assert_held(store, number, length(number)).await;
         let object = store.get(key).await.unwrap();
         let chunks = object.manifest().chunk_count() as usize;
-        assert_eq!((held == chunks, held), (object.is_whole(), object.held().iter().map(Range::len).sum()));
+        assert_eq!(
+            (held == chunks, held),
+            (object.is_whole(), object.held().iter().map(Range::len).sum())
+        );
         large += usize::from(length(number) > 64 * KIB);
     }
     assert_eq!(files(dir).len(), large, "no leftovers");
