@@ -417,11 +417,7 @@ impl Directory {
         if !self.session_holds() {
             return Vec::new();
         }
-        let found = others::holders(&self.homes, self.node_id(), (key, object)).await;
-        found.unwrap_or_else(|error| {
-            tracing::debug!(%error, "who else has chunks of an object is not known");
-            Vec::new()
-        })
+        others::holders(&self.homes, self.node_id(), (key, object)).await
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {

@@ -91,15 +91,15 @@ impl Pager {
         let end = end.min(index.saturating_add(page)).max(index + 1);
         let missing = (index..end).take_while(|chunk| !object.has_chunk(*chunk)).collect();
         let mut run = Run { object, missing, first: index, data: None };
-        self.from_holders(&mut run).await;
+        self.ask_holders(&mut run).await;
         if !run.missing.is_empty() && run.missing.contains(&index) {
-            self.from_origin(&mut run).await?;
+            self.ask_origin(&mut run).await?;
         }
         *lock(&self.came) = Some((object.manifest().head().key, object.object_id()));
         run.data.ok_or_else(|| BodyError("a chunk that is not here did not come".to_owned()))
     }
 
-    async fn from_holders(&self, run: &mut Run<'_>) {
+    async fn ask_holders(&self, run: &mut Run<'_>) {
         let key = run.object.manifest().head().key;
         let object = run.object.object_id();
         let mut holders = self.inner.directory.holders(&key, &object).await;
@@ -115,14 +115,14 @@ impl Pager {
             if run.missing.is_empty() {
                 return;
             }
-            if let Err(error) = self.from_holder(run, holder).await {
+            if let Err(error) = self.ask_holder(run, holder).await {
                 self.inner.peers.metrics().failures.inc();
                 tracing::debug!(holder = holder.member.name, %error, "a holder gave no chunks");
             }
         }
     }
 
-    async fn from_holder(&self, run: &mut Run<'_>, holder: &PartHolder) -> Result<(), RpcError> {
+    async fn ask_holder(&self, run: &mut Run<'_>, holder: &PartHolder) -> Result<(), RpcError> {
         let wanted: Vec<u32> = run.missing.iter().copied().filter(|c| holder.has(*c)).collect();
         if wanted.is_empty() {
             return Ok(());
@@ -148,7 +148,7 @@ impl Pager {
         Ok(())
     }
 
-    async fn from_origin(&self, run: &mut Run<'_>) -> Result<(), BodyError> {
+    async fn ask_origin(&self, run: &mut Run<'_>) -> Result<(), BodyError> {
         let manifest = Arc::clone(run.object.manifest());
         let head = manifest.head();
         let size = u64::from(head.chunk_size);

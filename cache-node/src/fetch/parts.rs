@@ -83,7 +83,7 @@ impl Fetcher {
     ) -> Result<Fetched, FetchError> {
         let head = Arc::new(parts::whole(outline.manifest().head()));
         let length = head.length.unwrap_or(0);
-        let wanted = request.wanted(length).unwrap_or_else(|| vec![0..length]);
+        let wanted = request.wanted(length).unwrap_or_else(|| vec![0..length; 1]);
         let (mut tier, mut lookup) = (tier, lookup);
         if let (Some(first), true) = (wanted.first(), request.method == Method::GET) {
             let number = parts::covering(first).start;
@@ -176,21 +176,27 @@ impl Fetcher {
         numbers: Vec<u32>,
     ) -> impl FnOnce(Weak<()>) -> BoxFuture<'static, ()> {
         move |read| {
-            Box::pin(async move {
-                let fetched = stream::iter(numbers).map(|number| {
-                    let (fetcher, head, request) = (self.clone(), head.clone(), request.clone());
-                    let read = read.clone();
-                    async move {
-                        if read.strong_count() > 0
-                            && let Ok(found) = fetcher.part(&head, number, &request).await
-                        {
-                            // What went wrong here, the reader meets in its turn.
-                            drop(found.whole().await);
-                        }
-                    }
-                });
-                fetched.buffer_unordered(OWN_PARTS_AT_ONCE).for_each(|()| async {}).await;
-            })
+            let fetched = stream::iter(numbers).map(move |number| {
+                let (fetcher, head, request) = (self.clone(), head.clone(), request.clone());
+                let read = read.clone();
+                async move { fetcher.own_part((&head, number), &request, &read).await }
+            });
+            Box::pin(fetched.buffer_unordered(OWN_PARTS_AT_ONCE).for_each(|()| async {}))
+        }
+    }
+
+    async fn own_part(
+        &self,
+        (head, number): (&ObjectHead, u32),
+        request: &FetchRequest,
+        read: &Weak<()>,
+    ) {
+        if read.strong_count() == 0 {
+            return;
+        }
+        if let Ok(found) = self.part(head, number, request).await {
+            // What went wrong here, the reader meets in its turn.
+            drop(found.whole().await);
         }
     }
 }

@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(absent.bits_with(9), [0xff, 0b01]);
         assert!(absent.has(9), "nothing has come yet");
         (0..9).for_each(|chunk| absent.came(chunk));
-        assert_eq!((absent.runs(true), absent.runs(false)), (vec![9..10], vec![0..9]));
+        assert_eq!((absent.runs(true), absent.runs(false)), (vec![9..10; 1], vec![0..9; 1]));
         assert_eq!(absent.held(), [0xff, 0b01]);
         absent.came(9);
         assert_eq!((absent.count(), absent.bits()), (0, Vec::new()));
