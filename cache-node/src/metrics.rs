@@ -173,7 +173,7 @@ pub struct StoreMetrics {
     pub bytes: IntGauge,
     /// The byte budget.
     pub budget_bytes: IntGauge,
-    /// Objects stored whole.
+    /// Objects stored.
     pub objects: IntGauge,
     /// Body bytes held in the memory tier.
     pub memory_bytes: IntGauge,
@@ -181,6 +181,8 @@ pub struct StoreMetrics {
     pub stored: IntCounter,
     /// Objects evicted.
     pub evictions: IntCounter,
+    /// Parts of large objects evicted.
+    pub parts_evicted: IntCounter,
     /// Bytes of the budget that evictions freed.
     pub evicted_bytes: IntCounter,
     /// Times that a last copy was passed over by an eviction.
@@ -205,12 +207,16 @@ impl StoreMetrics {
                 "Bytes of the budget taken, by bodies and by what describes them.",
             )?,
             budget_bytes: m.gauge("shoal_store_budget_bytes", "The store's byte budget.")?,
-            objects: m.gauge("shoal_store_objects", "Objects stored whole.")?,
+            objects: m.gauge("shoal_store_objects", "Objects stored.")?,
             memory_bytes: m
                 .gauge("shoal_store_memory_bytes", "Body bytes held in the memory tier.")?,
             stored: m
                 .counter("shoal_store_objects_stored_total", "Objects that came into the store.")?,
             evictions: m.counter("shoal_store_evictions_total", "Objects evicted.")?,
+            parts_evicted: m.counter(
+                "shoal_store_parts_evicted_total",
+                "Parts of large objects evicted, while the rest of them stayed.",
+            )?,
             evicted_bytes: m.counter(
                 "shoal_store_evicted_bytes_total",
                 "Bytes of the budget that evictions freed.",

@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{CountsAround, Evidence, Findings},
-    driver::{self, DriveError, Outcome, Signals},
+    driver::{
+        self, DriveError, Outcome, Signals,
+        uploads::{self, Uploads},
+    },
     index::{self, IndexError},
     origin::{Origin, OriginError},
     policy::{self, PolicyError},
@@ -142,10 +145,14 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     }
     let watch = Group::new();
     let signals = follow_signals(&watch)?;
+    let sent_before = uploads::read(&scenario.admins).await;
     let outcome = driver::drive(&scenario, &signals).await?;
+    let sent_after = uploads::read(&scenario.admins).await;
     watch.abort();
     let findings = Findings::new(&evidence(&outcome), &scenario.limits);
-    let report = Report::new(&scenario, &outcome, findings);
+    let mut report = Report::new(&scenario, &outcome, findings);
+    let sent = sent_before.zip(sent_after).filter(|(before, _)| !before.is_empty());
+    report.uploads = sent.map(|(before, after)| Uploads::between(&before, &after));
     for (flag, path) in files {
         let text = if flag == "html" { html::page(&report) } else { report.json()? };
         std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;

@@ -36,8 +36,8 @@ use shoal_proto::wire::v1::home_server::HomeServer;
 use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectId, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
-pub use announce::Change;
-pub use others::{OTHERS_OBJECTS_MAX, Others};
+pub use announce::{Change, Held};
+pub use others::{OTHERS_OBJECTS_MAX, Others, PartHolder};
 pub use owed::{Debt, Part, Url};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local, SitesHere};
@@ -440,6 +440,14 @@ impl Directory {
         others::ask(&self.homes, self.node_id(), objects).await
     }
 
+    /// Who else has chunks of an object, as the index knows it; none while no super-node answers.
+    pub async fn holders(&self, key: &ObjectKey, object: &ObjectId) -> Vec<PartHolder> {
+        if !self.session_holds() {
+            return Vec::new();
+        }
+        others::holders(&self.homes, self.node_id(), (key, object)).await
+    }
+
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {
         if let Some(lease) = lease {
             self.held.remove(&key, lease.id);
@@ -455,8 +463,9 @@ impl Directory {
             let _ = self.changes.send(change).await;
             return;
         }
-        let Change { key, object, held } = change;
-        self.owe(key, if held { Debt::Held(object) } else { Debt::Dropped(object) });
+        let (key, object) = (change.key, change.object);
+        let nothing = change.held == Held::Nothing;
+        self.owe(key, if nothing { Debt::Dropped(object) } else { Debt::Held(object) });
         self.home_nodes.tell(&[change]).await;
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, RANGE, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -179,6 +179,10 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
         client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
+        range: range(&asked),
+        part: None,
+        whole: false,
+        avoid: None,
         interims,
     };
     let forwarded = match serve::wants_origin(&request.client) {
@@ -191,6 +195,13 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         Err(error) => fail(&asked, &error, forwarded),
     }
     .aborting(asked.abort)
+}
+
+/// The one `Range` of a `GET`.
+fn range(asked: &Asked) -> Option<HeaderValue> {
+    let mut ranges = asked.headers.get_all(RANGE).iter();
+    let range = ranges.next().filter(|_| asked.method == Method::GET)?;
+    ranges.next().is_none().then(|| range.clone())
 }
 
 /// Everything else: straight to the origin, streamed both ways.
@@ -240,7 +251,7 @@ fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
         FetchError::Unreachable { .. } => {
             Reply::failed(StatusCode::BAD_GATEWAY, forwarded, "origin unreachable")
         }
-        FetchError::Malformed { .. } => {
+        FetchError::Malformed { .. } | FetchError::OtherVersion { .. } => {
             Reply::failed(StatusCode::BAD_GATEWAY, forwarded, "origin response malformed")
         }
         FetchError::Timeout { .. } => {

@@ -14,7 +14,7 @@ use crate::clock;
 use crate::directory::Verdict;
 use crate::policy::key::object_key;
 use crate::policy::serve::{OnHit, on_hit};
-use crate::policy::{label, vary};
+use crate::policy::{label, parts, vary};
 
 /// What the store has for a request.
 pub(super) enum Local {
@@ -29,6 +29,9 @@ pub(super) enum Local {
 impl Fetcher {
     pub(super) async fn local(&self, request: &FetchRequest) -> Local {
         let Some(found) = self.inner.store.get(&request.key).await else { return Local::Nothing };
+        if request.avoid == Some(found.manifest_id()) {
+            return Local::Nothing;
+        }
         let head = found.manifest().head();
         let verdict = self.inner.directory.verdict(head);
         if verdict != Verdict::Gone && !self.inner.selects(head, request) {
@@ -83,7 +86,7 @@ impl Inner {
 impl Job {
     /// Headers of a response to this job's request, as they are stored.
     pub(super) fn stored(&self, headers: Vec<Header>) -> Vec<Header> {
-        let headers = label::without_tags(headers);
+        let headers = parts::marked(label::without_tags(headers), None);
         vary::marked(headers, &self.inner.secret, &self.request.headers)
     }
 

@@ -29,7 +29,7 @@ use crate::metrics::{
 };
 use crate::origin::OriginClient;
 use crate::rpc::{self, Channels};
-use crate::store::{Store, StoreConfig};
+use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
 
@@ -247,7 +247,11 @@ async fn build(
     let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
     let held = {
         let store = store.clone();
-        move |key: &ObjectKey| store.locate(key)
+        // Who asks wants all of it.
+        move |key: &ObjectKey| match store.holding(key) {
+            Some((object, None)) => Some(object),
+            Some((_, Some(_))) | None => None,
+        }
     };
     let directory = Directory::start(
         DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },
@@ -306,6 +310,7 @@ fn store_config(dir: PathBuf, store: &config::StoreConfig) -> StoreConfig {
         budget_bytes: store.budget_bytes,
         memory_bytes: store.memory_bytes,
         objects_max: store.objects_max,
+        cut_from_bytes: CUT_FROM_BYTES,
     }
 }
 

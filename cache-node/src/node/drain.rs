@@ -3,6 +3,9 @@
 //!
 //! Invariant: `drained` is said only when every object of the store was looked at since the last
 //! one came, and each has a holder that stays. What clients ask is served all the while.
+//!
+//! Not here: objects of which this node has some chunks only; whoever wants one of those after it
+//! has left fetches it again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -240,13 +243,13 @@ impl Worker {
         }
     }
 
-    /// Returns when all of `page` is safe, or gone from here; `looked_at` are done.
+    /// Returns when all of `page` is safe, or not whole here any more; `looked_at` are done.
     async fn settle(&mut self, me: NodeId, mut page: Vec<Object>, looked_at: usize) {
         let mut given: HashMap<ObjectKey, u64> = HashMap::new();
         let count = page.len();
         loop {
             page.retain(|(key, object)| {
-                let here = self.parts.store.locate(key) == Some(*object);
+                let here = self.parts.store.holding(key) == Some((*object, None));
                 if !here {
                     self.hand_off.forget(key);
                 }

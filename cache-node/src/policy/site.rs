@@ -12,6 +12,7 @@ use http::uri::{Authority, Scheme};
 use serde::{Deserialize, Serialize};
 use shoal_proto::limits::{NAME_BYTES_MAX, OBJECT_BYTES_MAX};
 
+use super::parts::InParts;
 use super::rules::{self, ClientDirectives, Rules, UnclearAge};
 
 /// Longest host name, in bytes (RFC 1035 section 2.3.4).
@@ -64,6 +65,10 @@ pub struct SiteConfig {
     /// Which cache directives of clients count: `ignore`, `safe` or `all`.
     #[serde(default)]
     pub client_directives: ClientDirectives,
+    /// Which large objects are kept in parts: `off`, `ranges` (those that are asked for in part
+    /// first) or `all` (several nodes fill one together).
+    #[serde(default)]
+    pub parts: InParts,
 }
 
 fn connect_timeout_ms() -> u64 {
@@ -111,6 +116,8 @@ pub struct Site {
     pub between_bytes_timeout: Duration,
     /// Longest body that is cached, in bytes.
     pub max_object_bytes: u64,
+    /// Which large objects are kept in parts.
+    pub parts: InParts,
     /// How the rules of caching are read.
     pub rules: Rules,
 }
@@ -302,6 +309,7 @@ fn validate(config: SiteConfig, faults: &mut Faults) -> Option<Site> {
         first_byte_timeout: Duration::from_millis(config.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(config.between_bytes_timeout_ms),
         max_object_bytes: config.max_object_bytes,
+        parts: config.parts,
         rules: Rules {
             targeted: targeted.ok()?,
             unclear_age: config.unclear_age,

@@ -15,6 +15,7 @@ fn config(name: &str, hosts: &[&str], origin: &str) -> SiteConfig {
         targeted: rules::targeted(),
         unclear_age: UnclearAge::default(),
         client_directives: ClientDirectives::default(),
+        parts: InParts::default(),
     }
 }
 

@@ -36,7 +36,7 @@ pub use gather::{Control, GatherError, Gatherer};
 pub use lane::{LaneService, Lanes};
 pub use live::{End, Live, Progress, Tail};
 pub use registry::{Entry, FillEntry, Fills};
-pub use sealed::{Sealer, Source};
+pub use sealed::{Sealer, Source, SourcePart};
 pub use server::{CopyRequest, CopyWishes, PeerService};
 
 #[cfg(test)]

@@ -277,7 +277,11 @@ impl Peer for PeerService {
             true => None,
             false => Some(id_from("object_id", &request.object_id)?),
         };
-        let held = self.store.get(&key).await.is_some_and(|s| Some(s.object_id()) == object);
+        let held = self
+            .store
+            .get(&key)
+            .await
+            .is_some_and(|s| Some(s.object_id()) == object && s.is_whole());
         let lease = Some(LeaseId(request.lease_id)).filter(|lease| lease.0 != 0);
         let holder = NodeId(request.holder_node_id);
         let source = self.copies.sealer.open(&key, &request.sealed_source)?;

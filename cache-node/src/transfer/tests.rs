@@ -92,6 +92,7 @@ async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
         budget_bytes: 64 << 20,
         memory_bytes: 4 << 20,
         objects_max: 1 << 20,
+        cut_from_bytes: 1 << 30,
     };
     Store::open(config, StoreMetrics::new(metrics).unwrap()).await.unwrap()
 }

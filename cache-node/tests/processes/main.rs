@@ -20,6 +20,7 @@ mod nginx;
 mod origins;
 mod privacy;
 mod purges;
+mod ranges;
 mod refusals;
 mod restarts;
 mod sites;

@@ -157,6 +157,9 @@ pub struct EdgeArgs {
     /// The origin, whose counts are read before and after the run.
     #[arg(long, value_name = "URL")]
     pub origin: Option<EdgeUrl>,
+    /// Admin listeners of the nodes, whose uploads to one another are read before and after the run.
+    #[arg(long, value_name = "URL,URL", value_delimiter = ',')]
+    pub admins: Vec<EdgeUrl>,
     /// Host header of every request; without it, the edge's address.
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub host: Option<String>,
