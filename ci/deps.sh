@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a build and its tests need on Debian and Ubuntu; does nothing when all is there.
+# `ci/deps.sh e2e` adds what a Kubernetes cluster of real pods needs.
 # nginx is needed as a program for the tests: its service is never started.
 set -euo pipefail
 
@@ -28,6 +29,13 @@ need ip iproute2
 need jq jq
 need nginx nginx-light
 has_libclang || packages+=(libclang-dev)
+if [ "${1:-}" = e2e ]; then
+    need containerd containerd
+    need runc runc
+    need iptables iptables
+    need openssl openssl
+    [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
+fi
 
 give_up() {
     printf 'ci/deps.sh: %s\n' "$*" >&2
