@@ -60,95 +60,65 @@ async fn refusal(api: &Api<DynamicObject>, kind: &str, name: &str, spec: Value) 
 const SPACE: &str = "rules";
 
 /// Kind, name, spec, and a part of the refusal.
-fn bad() -> Vec<(&'static str, String, Value, &'static str)> {
+type Bad = (&'static str, String, Value, &'static str);
+
+fn bad_clusters() -> Vec<Bad> {
     let image = |image: Value| cluster(json!({ "image": image }));
     let supers = |more: Value| cluster(json!({ "superNodes": more }));
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let both = json!({ "repository": "a", "tag": "1", "digest": digest });
+    let tls = |more: Value| cluster(json!({ "tls": more }));
+    let hours = json!({ "validHours": 10, "renewBeforeHours": 10 });
+    let one = |spec: Value, part: &'static str| ("CacheCluster", "a".to_owned(), spec, part);
+    let named = |name: String| ("CacheCluster", name, cluster(json!({})), "choose another name");
+    vec![
+        one(supers(json!({ "replicas": 2 })), "must be 1, 3, 5 or 7"),
+        one(supers(json!({ "replicas": 9 })), "must be 1, 3, 5 or 7"),
+        one(supers(json!({ "storage": { "size": "0" } })), "must be above zero"),
+        one(image(json!({ "repository": "a" })), "exactly one of tag and digest"),
+        one(image(both), "exactly one of tag and digest"),
+        one(tls(json!({ "issuer": "CertManager" })), "name the Issuer or ClusterIssuer"),
+        one(tls(hours), "must be below tls.validHours"),
+        named("x".repeat(41)),
+        named("a.b".to_owned()),
+    ]
+}
+
+fn bad_pools() -> Vec<Bad> {
     let scaled = |more: Value| pool(json!({ "autoscaling": more }));
+    let update = json!({ "updateStrategy": { "maxSurge": 0, "maxUnavailable": 0 } });
+    let crossed = json!({ "minReplicas": 3, "maxReplicas": 2, "cpuPercent": 50 });
+    let one = |spec: Value, part: &'static str| ("CachePool", "a".to_owned(), spec, part);
+    vec![
+        ("CachePool", "x".repeat(41), pool(json!({})), "choose another name"),
+        one(pool(json!({ "storage": { "type": "HostPath" } })), "needs storage.path"),
+        one(pool(update), "maxSurge or maxUnavailable above 0"),
+        one(scaled(crossed), "must not be above autoscaling.maxReplicas"),
+        one(scaled(json!({ "minReplicas": 1, "maxReplicas": 2 })), "autoscaling needs a target"),
+    ]
+}
+
+fn bad_sites_and_runs() -> Vec<Bad> {
+    let one = |spec: Value, part: &'static str| ("CacheSite", "a".to_owned(), spec, part);
     let purge = |item: Value| pool(json!({ "purges": [item] }));
-    let (long, longer) = ("x".repeat(41), "s".repeat(64));
-    let both =
-        json!({ "repository": "a", "tag": "1", "digest": format!("sha256:{}", "0".repeat(64)) });
-    let cases = vec![
-        ("CacheCluster", "a", supers(json!({ "replicas": 2 })), "must be 1, 3, 5 or 7"),
-        ("CacheCluster", "a", supers(json!({ "replicas": 9 })), "must be 1, 3, 5 or 7"),
-        ("CacheCluster", "a", supers(json!({ "storage": { "size": "0" } })), "must be above zero"),
-        ("CacheCluster", "a", image(json!({ "repository": "a" })), "exactly one of tag and digest"),
-        ("CacheCluster", "a", image(both), "exactly one of tag and digest"),
-        ("CacheCluster", &long, cluster(json!({})), "choose another name"),
-        ("CacheCluster", "a.b", cluster(json!({})), "choose another name"),
-        (
-            "CacheCluster",
-            "a",
-            cluster(json!({ "tls": { "issuer": "CertManager" } })),
-            "name the Issuer or ClusterIssuer",
-        ),
-        (
-            "CacheCluster",
-            "a",
-            cluster(json!({ "tls": { "validHours": 10, "renewBeforeHours": 10 } })),
-            "must be below tls.validHours",
-        ),
-        ("CachePool", &long, pool(json!({})), "choose another name"),
-        (
-            "CachePool",
-            "a",
-            pool(json!({ "storage": { "type": "HostPath" } })),
-            "needs storage.path",
-        ),
-        (
-            "CachePool",
-            "a",
-            pool(json!({ "updateStrategy": { "maxSurge": 0, "maxUnavailable": 0 } })),
-            "maxSurge or maxUnavailable above 0",
-        ),
-        (
-            "CachePool",
-            "a",
-            scaled(json!({ "minReplicas": 3, "maxReplicas": 2, "cpuPercent": 50 })),
-            "must not be above autoscaling.maxReplicas",
-        ),
-        (
-            "CachePool",
-            "a",
-            scaled(json!({ "minReplicas": 1, "maxReplicas": 2 })),
-            "autoscaling needs a target",
-        ),
-        ("CacheSite", &longer, site(json!({})), "choose a shorter one"),
-        (
-            "CacheSite",
-            "a",
-            site(json!({ "origin": "ftp://origin.example.com" })),
-            "origin is http:// or https://",
-        ),
-        (
-            "CacheSite",
-            "a",
-            site(json!({ "origin": "https://o.example.com/path" })),
-            "without user, path and query",
-        ),
-        (
-            "CacheSite",
-            "a",
-            site(json!({ "hosts": ["http://docs.example.com"] })),
-            "without scheme, port and path",
-        ),
-        ("CacheSite", "a", site(json!({ "hosts": [] })), "should have at least 1 items"),
-        (
-            "CachePurge",
-            "a",
-            purge(json!({ "url": "http://a/", "site": "b" })),
-            "name one of url, prefix and site",
-        ),
-        ("CachePurge", "a", purge(json!({ "tag": "t" })), "tag goes with site"),
-        ("CachePurge", "a", purge(json!({})), "name one of url, prefix and site"),
+    let run = |item: Value, part: &'static str| ("CachePurge", "a".to_owned(), purge(item), part);
+    let path = json!({ "origin": "https://o.example.com/path" });
+    vec![
+        ("CacheSite", "s".repeat(64), site(json!({})), "choose a shorter one"),
+        one(site(json!({ "origin": "ftp://origin.example.com" })), "origin is http:// or https://"),
+        one(site(path), "without user, path and query"),
+        one(site(json!({ "hosts": ["http://docs.example.com"] })), "without scheme, port and path"),
+        one(site(json!({ "hosts": [] })), "should have at least 1 items"),
+        run(json!({ "url": "http://a/", "site": "b" }), "name one of url, prefix and site"),
+        run(json!({ "tag": "t" }), "tag goes with site"),
+        run(json!({}), "name one of url, prefix and site"),
         (
             "CachePrefetch",
-            "a",
+            "a".to_owned(),
             pool(json!({ "urls": ["ftp://a.example.com/"] })),
             "urls begin with http://",
         ),
-    ];
-    cases.into_iter().map(|(kind, name, spec, part)| (kind, name.to_owned(), spec, part)).collect()
+    ]
 }
 
 #[tokio::test]
@@ -157,7 +127,8 @@ async fn what_is_wrong_is_refused_with_the_remedy() {
     let client = plane.client().await;
     define(&client).await;
     namespace(&client, SPACE).await;
-    for (kind, name, spec, part) in bad() {
+    let all = [bad_clusters(), bad_pools(), bad_sites_and_runs()].concat();
+    for (kind, name, spec, part) in all {
         let said = refusal(&api(&client, kind, SPACE), kind, &name, spec.clone()).await;
         assert!(said.contains(part), "{kind} {spec}: {said:?} lacks {part:?}");
     }
