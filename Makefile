@@ -61,3 +61,4 @@ lint: deps ## Check form and lints only
 
 docs: deps ## Write the tables of metrics and of configuration keys anew
 	. ci/env.sh && SHOAL_WRITE_DOCS=1 cargo test --workspace --locked --test tidy documented
+	. ci/env.sh && SHOAL_WRITE_CRDS=1 cargo test --workspace --locked --test definitions
