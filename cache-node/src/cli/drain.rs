@@ -108,7 +108,7 @@ mod tests {
         let shown: Value = serde_json::from_str(shown).unwrap();
         let status: DrainStatus = serde_json::from_value(shown.clone()).unwrap();
         assert_eq!(serde_json::to_value(&status).unwrap(), shown);
-        let expected = "draining: 120 objects left, 31 given away (48.0 MiB); copies are being \
+        let expected = "draining: 120 objects left, 31 given away (48 MiB); copies are being \
                         given away";
         assert_eq!(line(&status), expected);
     }

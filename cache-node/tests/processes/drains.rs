@@ -53,7 +53,7 @@ fn two_that_leave_together_give_everything_to_the_third() {
         }
     });
     for node in ["node-0", "node-1"] {
-        assert_eq!(cluster.readiness(node), Some((503, "draining".into())), "{node}");
+        assert_eq!(cluster.readiness(node), Some((503, "draining\n".into())), "{node}");
         let members = cluster.status("super-0")["members"].as_array().unwrap().clone();
         let member = members.iter().find(|member| member["name"] == node).unwrap();
         assert_eq!(member["draining"], true, "{node}");
