@@ -24,7 +24,7 @@ use crate::metrics::{
     DirectoryMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
 };
 use crate::origin::OriginClient;
-use crate::rpc::{self, Channels};
+use crate::rpc::{self, Channels, MemberRouter};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
@@ -119,12 +119,7 @@ pub(super) async fn run(
         None => router,
         Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
     };
-    let stopped = groups.session.token();
-    groups.session.spawn("cluster-listener", async move {
-        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
-            tracing::error!(%error, "the cluster listener failed");
-        }
-    });
+    listen(router, door, &groups.session);
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
     for (name, telling) in holdings::all(&store, &directory) {
@@ -141,6 +136,16 @@ pub(super) async fn run(
     running.set_ready(false, "stopping");
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
+}
+
+/// Members may come in, by gRPC and by lanes.
+fn listen(router: MemberRouter, door: rpc::Door, session: &Tasks) {
+    let stopped = session.token();
+    session.spawn("cluster-listener", async move {
+        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
+            tracing::error!(%error, "the cluster listener failed");
+        }
+    });
 }
 
 /// Clients may come in, in clear and, where there is a certificate, by TLS.
