@@ -28,7 +28,7 @@ use crate::metrics::{
     TransferMetrics,
 };
 use crate::origin::OriginClient;
-use crate::rpc::{self, Channels};
+use crate::rpc::{self, Channels, MemberRouter};
 use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
@@ -120,12 +120,7 @@ pub(super) async fn run(
         None => router,
         Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
     };
-    let stopped = groups.session.token();
-    groups.session.spawn("cluster-listener", async move {
-        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
-            tracing::error!(%error, "the cluster listener failed");
-        }
-    });
+    listen(router, door, &groups.session);
     let following = certificates::follow(cluster.security);
     groups.session.spawn_until_stopped("certificates", following);
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
@@ -160,6 +155,16 @@ fn watch_mode(
     };
     tasks.spawn_until_stopped("mode", mode::watch(sight, shown, metrics));
     mode
+}
+
+/// Members may come in, by gRPC and by lanes.
+fn listen(router: MemberRouter, door: rpc::Door, session: &Tasks) {
+    let stopped = session.token();
+    session.spawn("cluster-listener", async move {
+        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
+            tracing::error!(%error, "the cluster listener failed");
+        }
+    });
 }
 
 /// Clients may come in, in clear and, where there is a certificate, by TLS.

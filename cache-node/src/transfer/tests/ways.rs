@@ -108,7 +108,7 @@ impl Authority {
 }
 
 /// A peer that lies about the chunks of a body, on lanes.
-pub(crate) struct LaneLiar(pub(crate) Bytes, pub(crate) Lie);
+pub(super) struct LaneLiar(pub(super) Bytes, pub(super) Lie);
 
 impl ServesLanes for LaneLiar {
     fn serve(&self, lane: Lane, _: CancellationToken) -> BoxFuture<'static, ()> {
