@@ -323,9 +323,9 @@ impl Store {
         self.shared.metrics.stored.get()
     }
 
-    /// How many objects were evicted so far.
+    /// How many objects, and parts of objects, were evicted so far.
     pub fn evicted(&self) -> u64 {
-        self.shared.metrics.evictions.get()
+        self.shared.metrics.evictions.get() + self.shared.metrics.parts_evicted.get()
     }
 
     /// Brings everything to the disk and waits for space that is being freed. For a graceful stop;
