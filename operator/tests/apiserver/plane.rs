@@ -47,7 +47,7 @@ fn programs() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -145,7 +145,8 @@ impl Plane {
         assert!(made.unwrap().success(), "openssl made no key");
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// A file of the control plane's.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -204,7 +205,9 @@ impl Plane {
         let auth = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
         kubeconfig.auth_infos[0].auth_info = Some(auth);
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        // A refusal is what a test wants to see.
+        config.default_retry = false;
         Client::try_from(config).unwrap()
     }
 
