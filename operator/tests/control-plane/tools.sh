@@ -11,7 +11,8 @@ helm=v4.2.4
 helm3=v3.21.4
 kubeconform=v0.7.0
 kube_score=v1.20.0
-# Kubernetes' schemas as a package: kubeconform would fetch them one by one.
+# Kubernetes' schemas as a package: kubeconform would fetch them one by one, and tell no unknown
+# fields.
 schemas=1.37.0
 # The oldest version that the chart supports, and the one that the tests run.
 versions=(v1.33.0 v1.35.0)
@@ -61,21 +62,61 @@ take_schemas() {
     python3 -m pip download -q --no-deps --disable-pip-version-check -d "$new" \
         "kubernetes-validate==$schemas" >&2
     python3 - "$new" "${versions[@]}" >&2 <<'PYTHON'
-import pathlib, sys, zipfile
+import json, pathlib, re, sys, zipfile
 
 folder, versions = pathlib.Path(sys.argv[1]), sys.argv[2:]
 wheel = next(folder.glob("*.whl"))
-with zipfile.ZipFile(wheel) as files:
-    for name in files.namelist():
-        for version in versions:
-            if f"/{version}-local/" in name and name.endswith(".json"):
-                target = folder / "schemas" / version / pathlib.Path(name).name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(files.read(name))
-wheel.unlink()
+
+
+def closed(schema):
+    """Refuses fields that are not named, and lets references stay within the file."""
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return {"$ref": "#/definitions/" + schema["$ref"].rsplit("/", 1)[-1]}
+    schema = {key: value for key, value in schema.items() if key != "description"}
+    if "properties" in schema:
+        fields = schema["properties"]
+        schema["properties"] = {name: closed(field) for name, field in fields.items()}
+        schema.setdefault("additionalProperties", False)
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            schema[key] = closed(schema[key])
+    for key in ("oneOf", "anyOf", "allOf"):
+        if key in schema:
+            schema[key] = [closed(part) for part in schema[key]]
+    return schema
+
+
+def needed(definitions, name, found):
+    found.add(name)
+    for part in re.findall(r'"#/definitions/([^"]+)"', json.dumps(definitions[name])):
+        if part not in found:
+            needed(definitions, part, found)
+    return found
+
+
 for version in versions:
-    if not (folder / "schemas" / version / "deployment-apps-v1.json").exists():
+    with zipfile.ZipFile(wheel) as files:
+        path = f"kubernetes_validate/kubernetes-json-schema/{version}-local/_definitions.json"
+        definitions = json.loads(files.read(path))["$defs"]
+    definitions = {name: closed(definition) for name, definition in definitions.items()}
+    target = folder / "schemas" / version
+    target.mkdir(parents=True)
+    for name, definition in definitions.items():
+        for kind in definition.get("x-kubernetes-group-version-kind", []):
+            if kind["kind"].endswith("List") or len(definition["x-kubernetes-group-version-kind"]) > 1:
+                continue
+            group = kind["group"].split(".")[0]
+            parts = [kind["kind"], group, kind["version"]]
+            used = needed(definitions, name, set())
+            schema = {"$ref": f"#/definitions/{name}",
+                      "definitions": {part: definitions[part] for part in sorted(used)}}
+            file = target / ("-".join(filter(None, parts)).lower() + ".json")
+            file.write_text(json.dumps(schema))
+    if not (target / "deployment-apps-v1.json").exists():
         sys.exit(f"{wheel.name} has no schemas of {version}")
+wheel.unlink()
 PYTHON
     mv "$new/schemas" "$folder/schemas"
     rm -rf "$new"
