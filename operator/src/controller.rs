@@ -25,7 +25,7 @@ use crate::apply::Writable;
 use crate::clock;
 use crate::context::{Context, Error};
 use crate::crd::{CacheCluster, CacheMember, CachePool, CachePrefetch, CachePurge, CacheSite};
-use crate::reconcile::{cluster, member, pool, run, site};
+use crate::reconcile::{cluster, member, pool, run, site, trouble};
 use crate::resources::names;
 use crate::tasks::Tasks;
 
@@ -204,7 +204,10 @@ where
             context.succeeded(&key(kind, object));
             context.metrics.reconciles.with_label_values(&[kind]).inc();
         }
-        Err(error) => context.event(object, true, ("Failed", &error.to_string())).await,
+        Err(error) => {
+            context.event(object, true, ("Failed", &error.to_string())).await;
+            trouble::tell(&context, object, error).await;
+        }
     }
     done
 }

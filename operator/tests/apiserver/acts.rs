@@ -2,7 +2,6 @@
 //! which order, and that it rests when all is as wanted.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -16,57 +15,10 @@ use shoal_operator::crd::{
 use shoal_operator::tasks::Tasks;
 
 use crate::members::{Machine, Shared, locked};
-use crate::plane::{Plane, define, eventually, free_port, namespace};
+use crate::operator::{Operator, Place};
+use crate::plane::{Plane, define, eventually, free_port, namespace, operators_token};
 
 const SPACE: &str = "acts";
-
-/// The operator's process.
-struct Operator {
-    child: Child,
-    port: u16,
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Operator {
-    fn start(plane: &Plane, name: &str, admin_port: u16) -> Self {
-        let port = free_port();
-        let log = plane.file(&format!("{name}.log"));
-        let child = Command::new(env!("CARGO_BIN_EXE_shoal-operator"))
-            .args(["run", "--namespaces", SPACE, "--lease-namespace", SPACE, "--identity", name])
-            .args(["--listen", &format!("127.0.0.1:{port}")])
-            .args(["--admin-port", &admin_port.to_string()])
-            .args(["--log-level", "info,shoal_operator=debug"])
-            .env("KUBECONFIG", plane.file("kubeconfig"))
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(&log).unwrap())
-            .spawn();
-        Self { child: child.unwrap(), port }
-    }
-
-    /// Status and text of one of its pages.
-    fn page(&self, path: &str) -> (u16, String) {
-        let output = Command::new("curl")
-            .args(["-s", "-m", "5", "-w", "\n%{http_code}"])
-            .arg(format!("http://127.0.0.1:{}{path}", self.port))
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let (body, status) = text.rsplit_once('\n').unwrap_or(("", "0"));
-        (status.parse().unwrap_or(0), body.to_owned())
-    }
-
-    fn figure(&self, name: &str) -> f64 {
-        let (_, text) = self.page("/metrics");
-        let own = text.lines().filter(|line| line.starts_with(name));
-        own.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
-    }
-}
 
 /// Everything of one test.
 struct Stage {
@@ -182,8 +134,11 @@ async fn a_cluster_lives() {
     let tasks = Tasks::new();
     let port = free_port();
     let tier = Machine::start(&tasks, client.clone(), SPACE, port);
-    let stage = Stage { client, tier, log: plane.file("first.log") };
-    let mut operator = Operator::start(&plane, "first", port);
+    let stage = Stage { client: client.clone(), tier, log: plane.file("first.log") };
+    // Under exactly the rights that the manifests give.
+    let rights = plane.kubeconfig_file("rights", &operators_token(&client, SPACE, "").await);
+    let own = Place { kubeconfig: rights, namespace: SPACE, admin_port: port };
+    let mut operator = Operator::start(&plane, "first", &own);
 
     stage.make::<CachePool>(object("CachePool", "edge", of_demo(json!({ "replicas": 2 })))).await;
     let missing = stage.comes::<CachePool>("edge", "Degraded", "True").await;
@@ -197,7 +152,7 @@ async fn a_cluster_lives() {
     budgets(&stage).await;
     restarts_one_by_one(&stage).await;
     grows_and_shrinks(&stage).await;
-    operator = killed_all_the_time(&plane, &stage, operator, port).await;
+    operator = killed_all_the_time(&plane, &stage, operator, &own).await;
     loses_a_volume(&stage).await;
     scales_a_pool(&stage).await;
     sites_and_runs(&stage).await;
@@ -303,17 +258,17 @@ async fn killed_all_the_time(
     plane: &Plane,
     stage: &Stage,
     operator: Operator,
-    port: u16,
+    own: &Place,
 ) -> Operator {
     drop(operator);
     stage.change(json!({ "superNodes": { "replicas": 5 }, "image": { "tag": "3" } })).await;
     for _ in 0..6 {
-        let short = Operator::start(plane, "first", port);
+        let short = Operator::start(plane, "first", own);
         tokio::time::sleep(Duration::from_millis(1_500)).await;
         drop(short);
         stage.sound();
     }
-    let operator = Operator::start(plane, "first", port);
+    let operator = Operator::start(plane, "first", own);
     stage.comes::<CacheCluster>("demo", "Progressing", "False").await;
     stage.comes::<CacheCluster>("demo", "Ready", "True").await;
     assert_eq!(stage.pods("super").await.len(), 5);
