@@ -28,7 +28,8 @@ esac
 jq -cn --arg layer "sha256:$layer" --arg user "$user" --arg machine "$machine" \
     --argjson entrypoint "${entrypoint:-null}" --argjson labels "$labels" '{
         architecture: $machine, os: "linux", created: "1970-01-01T00:00:00Z",
-        config: {User: $user, Entrypoint: $entrypoint, Labels: $labels},
+        config: {User: $user, Entrypoint: $entrypoint, Labels: $labels,
+            Env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]},
         rootfs: {type: "layers", diff_ids: [$layer]}}' >"$work/config.json"
 config=$(sha256sum "$work/config.json" | cut -d' ' -f1)
 mv "$work/config.json" "$work/image/$config.json"

@@ -56,8 +56,9 @@ impl Writer {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    fn count(&self) {
+    fn count<K: Writable>(&self, verb: &'static str, name: &str) {
         self.metrics.writes.inc();
+        tracing::debug!(verb, kind = %K::kind(&()), name, "writes");
     }
 
     /// Brings `wanted` about, whole, where what is there lacks any of it.
@@ -76,7 +77,7 @@ impl Writer {
         }
         body["apiVersion"] = json!(K::api_version(&()));
         body["kind"] = json!(K::kind(&()));
-        self.count();
+        self.count::<K>("apply", &name);
         let by = PatchParams::apply(MANAGER).force();
         api.patch(&name, &by, &Patch::Apply(&body)).await.map(|_| ())
     }
@@ -88,7 +89,7 @@ impl Writer {
     pub async fn create<K: Writable>(&self, wanted: &K) -> Result<K, kube::Error> {
         let (name, namespace) = (wanted.name_any(), wanted.namespace().unwrap_or_default());
         let api = self.api::<K>(&namespace);
-        self.count();
+        self.count::<K>("create", &name);
         match api.create(&PostParams::default(), wanted).await {
             Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await,
             made => made,
@@ -101,7 +102,7 @@ impl Writer {
     /// When the API server refuses.
     pub async fn merge<K: Writable>(&self, of: &K, patch: Value) -> Result<(), kube::Error> {
         let (name, namespace) = (of.name_any(), of.namespace().unwrap_or_default());
-        self.count();
+        self.count::<K>("merge", &name);
         let by = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         self.api::<K>(&namespace).patch(&name, &by, &Patch::Merge(patch)).await.map(|_| ())
     }
@@ -115,7 +116,7 @@ impl Writer {
         let uid = object.uid();
         let this = Preconditions { resource_version: None, uid };
         let how = DeleteParams::background().preconditions(this);
-        self.count();
+        self.count::<K>("delete", &name);
         match self.api::<K>(&namespace).delete(&name, &how).await {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
             other => other.map(|_| ()),
@@ -142,7 +143,7 @@ impl Writer {
             "apiVersion": K::api_version(&()), "kind": K::kind(&()),
             "metadata": { "name": name }, "status": value,
         });
-        self.count();
+        self.count::<K>("status", &name);
         let by = PatchParams::apply(MANAGER).force();
         let api = self.api::<K>(&namespace);
         match api.patch_status(&name, &by, &Patch::Apply(&body)).await {

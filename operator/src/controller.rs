@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ use crate::apply::Writable;
 use crate::clock;
 use crate::context::{Context, Error};
 use crate::crd::{CacheCluster, CacheMember, CachePool, CachePrefetch, CachePurge, CacheSite};
-use crate::reconcile::{cluster, member, pool, run, site};
+use crate::reconcile::{cluster, member, pool, run, site, trouble};
 use crate::resources::names;
 use crate::tasks::Tasks;
 
@@ -97,6 +97,12 @@ pub fn start(tasks: &Tasks, context: &Arc<Context>, namespace: Option<&String>) 
 
     let (nodes, of_nodes) = pods(names::NODE);
     let pools = of::<CachePool>(client, namespace).owns(nodes, of_nodes);
+    let known = pools.store();
+    let clusters: Api<DeserializeGuard<CacheCluster>> = scope(client, namespace);
+    let pools = pools.watches(clusters, watcher::Config::default(), move |cluster| {
+        let of = |pool: &CachePool| pool.spec.cluster_ref.name == cluster.name_any();
+        referring(&known, cluster.namespace(), of)
+    });
     drive(tasks, context, "CachePool", pools, pool::reconcile);
 
     let members = of::<CacheMember>(client, namespace);
@@ -118,6 +124,17 @@ where
 fn cluster_of(pod: &Pod) -> Option<ObjectRef<DeserializeGuard<CacheCluster>>> {
     let name = pod.labels().get(names::CLUSTER)?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))
+}
+
+/// Those of a namespace that `of` holds for.
+fn referring<K: Writable>(
+    known: &Store<DeserializeGuard<K>>,
+    namespace: Option<String>,
+    of: impl Fn(&K) -> bool,
+) -> Vec<ObjectRef<DeserializeGuard<K>>> {
+    let all = known.state().into_iter().filter(|object| object.namespace() == namespace);
+    let all = all.filter(|object| object.0.as_ref().is_ok_and(&of));
+    all.map(|object| ObjectRef::from_obj(&*object)).collect()
 }
 
 fn key<K: ResourceExt>(kind: &str, object: &K) -> String {
@@ -187,7 +204,10 @@ where
             context.succeeded(&key(kind, object));
             context.metrics.reconciles.with_label_values(&[kind]).inc();
         }
-        Err(error) => context.event(object, true, ("Failed", &error.to_string())).await,
+        Err(error) => {
+            context.event(object, true, ("Failed", &error.to_string())).await;
+            trouble::tell(&context, object, error).await;
+        }
     }
     done
 }

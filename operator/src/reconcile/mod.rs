@@ -11,6 +11,7 @@
 //! | `load` | a pool's figures, for autoscaling |
 //! | `site` | CacheSite |
 //! | `run` | CachePurge and CachePrefetch |
+//! | `trouble` | tells of a look that failed |
 
 mod certificates;
 pub mod cluster;
@@ -20,6 +21,7 @@ pub mod pool;
 pub mod run;
 pub mod site;
 mod steps;
+pub mod trouble;
 
 use std::net::IpAddr;
 

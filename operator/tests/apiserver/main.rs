@@ -2,5 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acts;
+mod alone;
+mod members;
+mod operator;
 mod plane;
 mod rules;

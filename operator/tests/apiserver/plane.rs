@@ -10,17 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::authentication::v1::TokenRequest;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use shoal_operator::crd;
 
 /// The token of the tests themselves, who may do everything.
 const ADMIN: &str = "tests-may-do-everything";
-/// For a program to come up.
-const START_DEADLINE: Duration = Duration::from_secs(90);
+/// For a program to come up, and for anything else that is waited for.
+const START_DEADLINE: Duration = Duration::from_secs(180);
 
 static SHARED: Mutex<Weak<Plane>> = Mutex::new(Weak::new());
 
@@ -47,7 +48,7 @@ fn programs() -> PathBuf {
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -63,7 +64,8 @@ impl Plane {
         plane
     }
 
-    fn start() -> Self {
+    /// One of a test's own.
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut plane = Self { children: Vec::new(), folder, port: free_port() };
         let programs = programs();
@@ -145,7 +147,15 @@ impl Plane {
         assert!(made.unwrap().success(), "openssl made no key");
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    /// A file with [`Plane::kubeconfig`].
+    pub(crate) fn kubeconfig_file(&self, name: &str, token: &str) -> PathBuf {
+        let path = self.file(name);
+        fs::write(&path, self.kubeconfig(token)).unwrap();
+        path
+    }
+
+    /// A file of the control plane's.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -204,7 +214,9 @@ impl Plane {
         let auth = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
         kubeconfig.auth_infos[0].auth_info = Some(auth);
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        // A refusal is what a test wants to see.
+        config.default_retry = false;
         Client::try_from(config).unwrap()
     }
 
@@ -260,4 +272,37 @@ pub(crate) async fn namespace(client: &Client, name: &str) {
     let namespace: Namespace =
         serde_json::from_value(serde_json::json!({ "metadata": { "name": name } })).unwrap();
     api.create(&PostParams::default(), &namespace).await.unwrap();
+}
+
+/// Gives an account in the namespace exactly the rights of the rendered manifests, but for those that
+/// `without` names, and returns its token.
+pub(crate) async fn operators_token(client: &Client, namespace: &str, without: &str) -> String {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../deploy/manifests/operator-namespaced/operator.yaml");
+    let text = fs::read_to_string(manifest).unwrap();
+    let text = text.replace("namespace: shoal\n", &format!("namespace: {namespace}\n"));
+    for document in text.split("\n---\n") {
+        let object: serde_json::Value = serde_saphyr::from_str(document).unwrap_or_default();
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let (group, plural) = match kind.as_str() {
+            "ServiceAccount" => ("", "serviceaccounts"),
+            "Role" => ("rbac.authorization.k8s.io", "roles"),
+            "RoleBinding" => ("rbac.authorization.k8s.io", "rolebindings"),
+            _ => continue,
+        };
+        let mut object: DynamicObject = serde_json::from_value(object).unwrap();
+        if let Some(rules) = object.data["rules"].as_array_mut().filter(|_| !without.is_empty()) {
+            let names = |rule: &serde_json::Value| rule["resources"].to_string().contains(without);
+            rules.retain(|rule| !names(rule));
+        }
+        let gvk = GroupVersionKind::gvk(group, "v1", &kind);
+        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        api.create(&PostParams::default(), &object).await.unwrap();
+    }
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let request = TokenRequest::default();
+    let by = PostParams::default();
+    let answer = accounts.create_token_request("shoal-operator", &by, &request).await.unwrap();
+    answer.status.unwrap().token
 }

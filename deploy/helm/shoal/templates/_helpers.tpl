@@ -62,6 +62,12 @@ shoal.dev/cluster: {{ include "shoal.cluster" . }}
 {{- end -}}
 {{- end -}}
 
+{{/* Where the load test sends its requests. */}}
+{{- define "shoal.edge" -}}
+- --edge=http://{{ include "shoal.cluster" . }}.{{ .Release.Namespace }}.svc
+- --host={{ .Values.loadTest.host }}
+{{- end -}}
+
 {{/* Settings of a pod of ours that Pod Security's level "restricted" asks for. */}}
 {{- define "shoal.podSecurity" -}}
 runAsNonRoot: true
@@ -90,6 +96,13 @@ imagePullSecrets:
 
 {{/* What values alone cannot say is refused here, with what would be right. */}}
 {{- define "shoal.check" -}}
+{{- /* Helm looks up every kind before it makes the first object. Without a server there is no look-up,
+and `helm template` gives both. */ -}}
+{{- if and .Values.cluster.enabled (not (.Capabilities.APIVersions.Has "shoal.dev/v1alpha1/CacheCluster")) -}}
+{{- if lookup "v1" "Namespace" "" "kube-system" -}}
+{{- fail "the API server does not know Shoal's kinds yet, and Helm cannot bring kinds and objects of them at once: install without cluster.enabled first, then this; or make the cluster a release of its own, with operator.enabled=false and crds.enabled=false" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (or .Values.pools .Values.sites) (not .Values.cluster.enabled) -}}
 {{- fail "pools and sites belong to the cluster of this release: set cluster.enabled=true, or write CachePool and CacheSite objects yourself" -}}
 {{- end -}}
