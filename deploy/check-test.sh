@@ -51,7 +51,7 @@ finds 'kustomize: examples/web' 's/origin:/source:/' examples/web-origin/site.ya
 finds 'promtool: rules' 's/sum by \(cluster, tier\)/sum bye (cluster, tier)/' alerts.yaml
 finds 'promtool: tests' 's/ratio5m > 0.01/ratio5m > 0.5/' alerts.yaml
 finds 'dashboards: as' 's/"Offload"/"Offloads"/' dashboards/overview.json
-finds 'dashboards and rules' 's/shoal_peer_uploads/shoal_node/' dashboards/swarm.json
+finds 'dashboards and rules' 's/peer_uploads/peer_upload/' dashboards/swarm.json
 finds 'dashboards and rules' 's/mode=."pure/mod=\\"pure/' dashboards/overview.json
 finds 'dashboards and rules' 's/alert: ShoalErrors/alert: ShoalFaults/' alerts.yaml
 

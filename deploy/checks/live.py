@@ -10,8 +10,8 @@ import urllib.parse
 import urllib.request
 
 # Counters with a label appear with what they first count: a sound cluster refuses nothing, and one
-# with configured super-nodes chooses nobody.
-SILENT = ("shoal_refused_requests_total", "shoal_selection_changes_total")
+# with configured super-nodes chooses nobody. Outside of Kubernetes there is no operator.
+SILENT = ("shoal_refused_requests_total", "shoal_selection_changes_total", "shoal_operator_")
 
 
 def ask(base, path, **query):

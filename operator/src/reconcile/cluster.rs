@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use serde_json::json;
@@ -73,8 +74,15 @@ async fn objects(context: &Context, cluster: &CacheCluster, seen: &Seen) -> Resu
         .tier
         .as_ref()
         .map_or(0, |(_, tier)| tier.members.iter().filter(|member| member.role == "voter").count());
-    if let Some(budget) = shared::tier_budget(cluster, voters) {
-        writer.ensure(&budget).await.doing("apply the tier's budget")?;
+    match shared::tier_budget(cluster, voters) {
+        Some(budget) => writer.ensure(&budget).await.doing("apply the tier's budget")?,
+        None => {
+            let budgets = context.api::<PodDisruptionBudget>(&namespace);
+            let there = budgets.get_opt(&names::tier_service(&name)).await;
+            if let Some(budget) = there.doing("read the tier's budget")? {
+                writer.delete(&budget).await.doing("delete the tier's budget")?;
+            }
+        }
     }
     for member in &seen.members {
         certificates::of_member(context, cluster, member).await?;

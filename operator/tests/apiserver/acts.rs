@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
@@ -149,12 +149,15 @@ async fn a_cluster_lives() {
     assert_eq!(stage.pods("super").await.len(), 3);
     stage.comes::<CachePool>("edge", "Ready", "True").await;
     rests(&stage, &operator).await;
+    only_plans(&stage).await;
+    renews_a_certificate(&stage).await;
     budgets(&stage).await;
     restarts_one_by_one(&stage).await;
     grows_and_shrinks(&stage).await;
     operator = killed_all_the_time(&plane, &stage, operator, &own).await;
     loses_a_volume(&stage).await;
     scales_a_pool(&stage).await;
+    scales_a_pool_by_load(&stage).await;
     sites_and_runs(&stage).await;
     ends(&stage).await;
     stage.sound();
@@ -188,6 +191,38 @@ async fn rests(stage: &Stage, operator: &Operator) {
     let log = std::fs::read_to_string(&stage.log).unwrap();
     let last: Vec<_> = log.lines().rev().filter(|line| line.contains("writes")).take(3).collect();
     assert!(wrote.abs() < 0.5, "{wrote} writes in {looks} looks at what is as wanted: {last:#?}");
+}
+
+/// In mode Plan the next step is told, with what it waits for, and nothing is done.
+async fn only_plans(stage: &Stage) {
+    let before = (stage.pods("super").await, locked(&stage.tier).story.len());
+    stage.change(json!({ "mode": "Plan", "superNodes": { "replicas": 5 } })).await;
+    let told = stage.comes::<CacheCluster>("demo", "Progressing", "True").await;
+    assert_eq!(told["reason"], "Waiting", "{told}");
+    let plan = stage.api::<CacheCluster>().get("demo").await.unwrap().status.unwrap().plan;
+    assert_eq!((plan[0].op.as_str(), plan[0].blocked_by.as_str()), ("CreateMember", "PlanMode"));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((stage.pods("super").await, locked(&stage.tier).story.len()), before);
+    stage.change(json!({ "mode": "Apply", "superNodes": { "replicas": 3 } })).await;
+    stage.comes::<CacheCluster>("demo", "Progressing", "False").await;
+}
+
+/// A certificate whose time has come is another one, and nobody is restarted for it.
+async fn renews_a_certificate(stage: &Stage) {
+    let pods = stage.pods("super").await;
+    let secrets = stage.api::<Secret>();
+    let name = format!("{}-tls", pods[0]);
+    let of = |secret: &Secret| secret.data.clone().unwrap()["tls.crt"].clone();
+    let before = of(&secrets.get(&name).await.unwrap());
+    let due = json!({ "metadata": { "annotations": { "shoal.dev/renew-at": "1" } } });
+    secrets.patch(&name, &PatchParams::default(), &Patch::Merge(due)).await.unwrap();
+    stage.touch().await;
+    eventually("another certificate", || async {
+        (of(&secrets.get(&name).await.unwrap()) != before).then_some(())
+    })
+    .await;
+    assert_eq!(stage.pods("super").await, pods);
+    assert!(locked(&stage.tier).story.iter().all(|line| !line.starts_with("end demo-super")));
 }
 
 /// Two of three voters stay, whoever drains machines.
@@ -308,6 +343,27 @@ async fn scales_a_pool(stage: &Stage) {
     }
 }
 
+/// More requests than two nodes should answer: there are more nodes, and the reason is told.
+async fn scales_a_pool_by_load(stage: &Stage) {
+    let target = json!({ "autoscaling": {
+        "minReplicas": 2, "maxReplicas": 4, "requestsPerSecond": 20, "scaleUpAfterSeconds": 0,
+    }});
+    let (pools, by) = (stage.api::<CachePool>(), PatchParams::default());
+    let on = Patch::Merge(json!({ "spec": target }));
+    pools.patch("edge", &by, &on).await.unwrap();
+    eventually("more nodes", || async {
+        let told = pools.get("edge").await.unwrap().status?.autoscaling?;
+        (told.desired_replicas == 4 && told.reason.contains("requests a second")).then_some(())
+    })
+    .await;
+    stage.comes::<CachePool>("edge", "ScalingLimited", "True").await;
+    let off = Patch::Merge(json!({ "spec": { "autoscaling": null } }));
+    pools.patch("edge", &by, &off).await.unwrap();
+    stage.comes::<CachePool>("edge", "Progressing", "False").await;
+    assert_eq!(stage.pods("node").await.len(), 2);
+    stage.sound();
+}
+
 async fn sites_and_runs(stage: &Stage) {
     let site = json!({ "hosts": ["docs.example.com"], "origin": "https://origin.example.com" });
     stage.make::<CacheSite>(object("CacheSite", "docs", of_demo(site))).await;
@@ -318,6 +374,11 @@ async fn sites_and_runs(stage: &Stage) {
     stage.comes::<CachePurge>("all", "Complete", "True").await;
     let purged = locked(&stage.tier).purged.clone();
     assert_eq!(purged, [json!({ "purges": [{ "site": "docs" }], "soft": false })], "once");
+    let unknown = json!({ "purges": [{ "site": "unknown" }] });
+    stage.make::<CachePurge>(object("CachePurge", "none", of_demo(unknown))).await;
+    let told = stage.comes::<CachePurge>("none", "Complete", "False").await;
+    assert_eq!(told["reason"], "Refused", "{told}");
+    assert!(told["message"].as_str().unwrap().contains("no site \"unknown\""), "{told}");
     let urls = json!({ "urls": ["http://docs.example.com/a", "http://docs.example.com/b"] });
     stage.make::<CachePrefetch>(object("CachePrefetch", "warm", of_demo(urls))).await;
     stage.comes::<CachePrefetch>("warm", "Complete", "True").await;

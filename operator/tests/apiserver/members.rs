@@ -39,6 +39,7 @@ pub(crate) struct Tier {
     pub(crate) faults: Vec<String>,
     pub(crate) unauthorised: u64,
     generation: u64,
+    requests: u64,
 }
 
 pub(crate) type Shared = Arc<Mutex<Tier>>;
@@ -197,6 +198,13 @@ impl Tier {
             ("/v1/members", _) if *method == Method::GET => (200, self.document()),
             ("/v1/members", _) => self.change(&body),
             ("/v1/drain", _) => self.drain(method, name),
+            ("/metrics", _) => {
+                self.requests += 1_000;
+                (200, json!(format!("\nshoal_edge_requests_total{{}} {}\n", self.requests)))
+            }
+            ("/v1/purge", _) if body["purges"][0]["site"] == "unknown" => {
+                refusal(404, "no site \"unknown\"")
+            }
             ("/v1/purge", _) => {
                 self.purged.push(body);
                 let one = json!({ "position": 7, "nodes_acknowledged": 2, "error": null });
@@ -232,7 +240,8 @@ async fn serve(
     } else {
         tier.answer(&name, (&method, &path), body)
     };
-    let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
+    let text = answer.as_str().map_or_else(|| answer.to_string(), str::to_owned);
+    let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     Ok(response)
 }

@@ -20,8 +20,8 @@ use shoal_operator::crd;
 
 /// The token of the tests themselves, who may do everything.
 const ADMIN: &str = "tests-may-do-everything";
-/// For a program to come up.
-const START_DEADLINE: Duration = Duration::from_secs(90);
+/// For a program to come up, and for anything else that is waited for.
+const START_DEADLINE: Duration = Duration::from_secs(180);
 
 static SHARED: Mutex<Weak<Plane>> = Mutex::new(Weak::new());
 
