@@ -11,7 +11,7 @@ import urllib.request
 
 # Counters with a label appear with what they first count: a sound cluster refuses nothing, and one
 # with configured super-nodes chooses nobody. Outside of Kubernetes there is no operator.
-SILENT = ("shoal_refused_requests_total", "shoal_selection_changes_total", "shoal_operator_")
+SILENT = ("shoal_refused_requests_total", "shoal_selection_changes_total", "shoal_operator")
 
 
 def ask(base, path, **query):
