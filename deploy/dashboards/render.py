@@ -215,6 +215,41 @@ SWARM = ("shoal-swarm", "Shoal: swarm", True, [
     ]),
 ])
 
+OPERATOR = ("shoal-operator", "Shoal: operator", False, [
+    ("What it does", [
+        stat("Leading", "short", "sum(shoal_operator_leading)",
+             "Operators that act: one.", [(2, "red")]),
+        stat("Definitions", "bool", "min(shoal_operator_definitions_present)",
+             "Whether the API server has all of Shoal's definitions."),
+        stat("Waiting steps", "short", "sum(shoal_operator_waiting_steps)",
+             "Steps that wait for a gate, as last planned."),
+        stat("Certificates in a day", "short",
+             "sum(increase(shoal_operator_certificates_issued_total[1d]))",
+             "Certificates issued to members."),
+        graph("Steps done", "ops", [
+            ("sum by (step) (rate(shoal_operator_steps_total[$__rate_interval]))", "{{step}}")]),
+        graph("Waiting steps", "short", [
+            ("sum by (kind) (shoal_operator_waiting_steps)", "{{kind}}")],
+            "The cluster's status says which gate each waits for.", stacked=True),
+    ]),
+    ("Whether it is well", [
+        graph("Looks", "ops", [
+            ("sum by (kind) (rate(shoal_operator_reconciles_total[$__rate_interval]))",
+             "{{kind}}")]),
+        graph("Failures", "ops", [
+            ("sum by (kind) (rate(shoal_operator_failures_total[$__rate_interval]))",
+             "{{kind}}"),
+            ("sum by (kind) (rate(shoal_operator_unreadable_objects_total[$__rate_interval]))",
+             "{{kind}} unreadable")]),
+        graph("Writes to the API server", "ops", [
+            ("sum(rate(shoal_operator_writes_total[$__rate_interval]))", "writes")],
+            "A cluster that is as wanted causes none."),
+        graph("Looks under way since", "s", [
+            ("max by (kind) ((time() - shoal_operator_reconcile_started_seconds) "
+             "* (shoal_operator_reconcile_started_seconds > bool 0))", "{{kind}}")]),
+    ]),
+])
+
 
 def variable(name, query, label):
     return {"name": name, "label": label, "type": "query", "query": query, "refresh": 2,
@@ -259,7 +294,7 @@ def dashboard(uid, title, by_pod, rows):
 
 def main():
     differs = []
-    for uid, title, by_pod, rows in (OVERVIEW, NODES, SUPER, SWARM):
+    for uid, title, by_pod, rows in (OVERVIEW, NODES, SUPER, SWARM, OPERATOR):
         file = HERE / f"{uid.removeprefix('shoal-')}.json"
         text = json.dumps(dashboard(uid, title, by_pod, rows), indent=1) + "\n"
         if "--check" not in sys.argv:
