@@ -26,8 +26,8 @@ use crate::tls::{Derived, HTTP2, IdentityError, Security};
 const HANDSHAKE_MS: u64 = 5_000;
 /// Handshakes at a time; who comes then waits in the system's queue.
 const HANDSHAKES_MAX: usize = 256;
-/// Lanes at a time; more are closed, and their callers use gRPC.
-const LANES_MAX: usize = 1_024;
+/// Lanes at a time; more are closed, and their callers ask others.
+const LANES_MAX: u32 = 1_024;
 /// Secured connections that wait for the gRPC server.
 const SECURED_MAX: usize = 64;
 /// After a connection could not be taken in, in milliseconds.
@@ -75,10 +75,11 @@ pub async fn serve_at(
     let Some(config) = config else { return serve(router, listener, stop, grace).await };
     let tasks = Tasks::new();
     let (sender, secured) = mpsc::channel(SECURED_MAX);
+    let places = Arc::new(Semaphore::new(LANES_MAX as usize));
     let hall = Hall {
         config: Arc::new(config),
         handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
-        places: Arc::new(Semaphore::new(LANES_MAX)),
+        places: places.clone(),
         lanes,
         refusals,
         grpc: sender,
@@ -88,8 +89,14 @@ pub async fn serve_at(
     tasks.spawn_until_stopped("cluster-door", hall.open(listener));
     let ended = stop.clone();
     let incoming = ReceiverStream::new(secured);
+    let serving = async {
+        let served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await;
+        // All places are free when every lane has sent what it had begun.
+        let _ = places.acquire_many(LANES_MAX).await;
+        served
+    };
     let served = tokio::select! {
-        served = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()) => served,
+        served = serving => served,
         () = async { ended.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
     };
     tasks.shutdown(Duration::from_millis(END_MS)).await;
