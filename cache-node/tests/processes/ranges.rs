@@ -392,3 +392,35 @@ fn a_purge_reaches_every_part() {
     assert_range(&cluster, 1, 5 * MIB..7 * MIB, &right);
     assert_eq!(origin.sent() - before, 2 * MIB, "both parts anew");
 }
+
+#[test]
+fn a_large_object_gives_way_in_part_and_is_whole_again_when_asked_for() {
+    let _turn = turn();
+    let (large, small) = (body(1, 70 * MIB), body(2, 3 * MIB));
+    let sent = Arc::new(AtomicU64::new(0));
+    let (bodies, counted) = ([large.clone(), small.clone()], sent.clone());
+    let origin = Scripted::start(move |asked, out| {
+        let whole = &bodies[usize::from(asked.target != "/o")];
+        Does::Right.answer((asked, 1), whole, out, &counted)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--store-budget", "80MiB"];
+    let cluster = Setup::new(folder.path(), origin.url()).members(1, 1).flags(&flags).start();
+    assert_whole(&cluster, 0, &large);
+    let kept = || cluster.metric("node-0", "shoal_store_bytes");
+    for number in 0..6 {
+        let reply = cluster.edge(0).get(&format!("/small/{number}")).unwrap();
+        assert!(reply.body == small, "{number}: wrong bytes");
+        assert!(kept() <= 80.0 * MIB as f64);
+    }
+    until("a part of it is gone", NOTICED, || {
+        (cluster.metric("node-0", "shoal_store_parts_evicted_total") > 0.0).then_some(())
+    });
+    let before = sent.load(Ordering::Relaxed);
+    assert_range(&cluster, 0, 0..MIB, &large);
+    assert_eq!(sent.load(Ordering::Relaxed), before, "its beginning is here");
+    assert_whole(&cluster, 0, &large);
+    let again = sent.load(Ordering::Relaxed) - before;
+    assert!((1..70 * MIB as u64).contains(&again), "{again} bytes once more");
+    assert!(kept() <= 80.0 * MIB as f64);
+}
