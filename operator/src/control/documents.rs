@@ -74,43 +74,16 @@ pub struct Drain {
     pub stalled: bool,
 }
 
-/// `PUT /v1/sites/NAME`, and the same asked for.
+/// `PUT /v1/sites/NAME`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Site {
-    /// Its revision.
-    pub revision: u64,
-    /// Members that serve it.
-    pub applied_on: Count,
-    /// Members that do not yet.
+    /// Its revision, a position in the index.
+    pub revision: String,
+    /// Nodes that serve it.
+    pub applied_on: u64,
+    /// Nodes that do not yet.
     pub waiting_for: Vec<String>,
-}
-
-/// A number, or a list whose length it is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Count {
-    /// The number.
-    Number(u64),
-    /// The list.
-    Names(Vec<String>),
-}
-
-impl Default for Count {
-    fn default() -> Self {
-        Self::Number(0)
-    }
-}
-
-impl Count {
-    /// The number.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        match self {
-            Self::Number(number) => *number,
-            Self::Names(names) => names.len() as u64,
-        }
-    }
 }
 
 /// `POST /v1/purge`.
@@ -141,11 +114,11 @@ pub struct PurgedOne {
 pub struct Prefetch {
     /// Its name.
     pub id: String,
-    /// URLs.
+    /// Objects to be had.
     pub total: u64,
-    /// URLs fetched.
+    /// Objects had.
     pub done: u64,
-    /// URLs that could not be.
+    /// Objects that could not be.
     pub failed: u64,
     /// Bytes fetched.
     pub bytes: u64,

@@ -317,11 +317,7 @@ pub enum Strategy {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Drain {
-    /// Seconds without any progress after which a drain counts as stalled.
-    #[serde(default = "stalled_after_s")]
-    #[schemars(range(min = 10, max = 86_400))]
-    pub stalled_after_seconds: i32,
-    /// What is done then.
+    /// What is done when a node says that it makes no progress in handing off.
     #[serde(default)]
     pub on_stall: OnStall,
     /// Seconds that a pod has to end its requests after it was told to stop.
@@ -332,16 +328,8 @@ pub struct Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self {
-            stalled_after_seconds: stalled_after_s(),
-            on_stall: OnStall::default(),
-            grace_seconds: grace_s(),
-        }
+        Self { on_stall: OnStall::default(), grace_seconds: grace_s() }
     }
-}
-
-fn stalled_after_s() -> i32 {
-    300
 }
 
 fn grace_s() -> i32 {

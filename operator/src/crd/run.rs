@@ -169,13 +169,13 @@ pub struct PrefetchStatus {
     /// The node that was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<String>,
-    /// URLs.
+    /// Objects to be had: URLs times nodes.
     #[serde(default)]
     pub total: i64,
-    /// URLs fetched.
+    /// Objects had.
     #[serde(default)]
     pub done: i64,
-    /// URLs that could not be fetched.
+    /// Objects that could not be had.
     #[serde(default)]
     pub failed: i64,
     /// Bytes fetched.

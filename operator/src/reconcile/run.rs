@@ -157,13 +157,16 @@ fn prefetched_says(
     told.done = whole(answer.done);
     told.failed = whole(answer.failed);
     told.bytes = whole(answer.bytes);
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let text = |failure: &Value| {
+        let word = |key: &str| failure[key].as_str().unwrap_or_default();
+        format!("{} at {}: {}", word("url"), word("node"), word("message"))
+    };
     told.failures = answer.failures.iter().take(FAILURES_MAX).map(text).collect();
     if !answer.finished {
         return says("Complete", false, "Running", "URLs are being fetched");
     }
     told.finished_at = Some(now_s);
-    let message = format!("{} of {} URLs were fetched", told.done, told.total);
+    let message = format!("{} of {} objects were had", told.done, told.total);
     says("Complete", told.failed == 0, if told.failed == 0 { "Fetched" } else { "Failed" }, message)
 }
 

@@ -21,7 +21,7 @@ use crate::resources::names::FINALIZER;
 use crate::status::{self, says};
 
 /// While members take it up, while all is well, and while nobody can be asked.
-const BUSY_WAIT: Duration = Duration::from_secs(3);
+const BUSY_WAIT: Duration = Duration::from_secs(10);
 const IDLE_WAIT: Duration = Duration::from_secs(120);
 const AWAY_WAIT: Duration = Duration::from_secs(10);
 /// A site whose cluster cannot be asked for so long after the deletion is let go, in seconds.
@@ -61,7 +61,7 @@ fn path(site: &CacheSite) -> String {
     format!("/v1/sites/{}", site.name_any())
 }
 
-/// Brings the site to the cluster where it is not there as it should be.
+/// Brings the site to the cluster.
 async fn put(
     context: &Context,
     site: &CacheSite,
@@ -75,21 +75,10 @@ async fn put(
         address: cluster.name_any(),
         reason: "the cluster has no node that runs; make a CachePool".to_owned(),
     };
-    let before = site.status.clone().unwrap_or_default();
-    let same = before.observed_generation == site.metadata.generation && before.revision.is_some();
+    // What is so already stays of its revision: asking is as good as looking.
+    let body = document(site);
     for host in hosts {
-        let asked = if same {
-            caller.get::<Site>(host, &path(site)).await
-        } else {
-            let body = document(site);
-            caller.send::<Site>(host, (Method::PUT, &path(site)), &body).await
-        };
-        match asked {
-            Err(error) if same && error.is_not_found() => {
-                // Somebody took it away by hand.
-                let body = document(site);
-                return Ok(caller.send(host, (Method::PUT, &path(site)), &body).await);
-            }
+        match caller.send::<Site>(host, (Method::PUT, &path(site)), &body).await {
             Err(error) if !error.is_final() => last = error,
             answer => return Ok(answer),
         }
@@ -129,16 +118,16 @@ async fn tell(
         Ok(answer) => {
             let whole = answer.waiting_for.is_empty();
             let message = format!(
-                "{} members serve revision {}, {} do not yet",
-                answer.applied_on.get(),
+                "{} nodes serve revision {}, {} do not yet",
+                answer.applied_on,
                 answer.revision,
                 answer.waiting_for.len()
             );
             let reason = if whole { "Served" } else { "Spreading" };
             let told = SiteStatus {
                 observed_generation: generation,
-                revision: i64::try_from(answer.revision).ok(),
-                applied_on: i32::try_from(answer.applied_on.get()).unwrap_or(i32::MAX),
+                revision: answer.revision.parse().ok(),
+                applied_on: i32::try_from(answer.applied_on).unwrap_or(i32::MAX),
                 waiting_for: answer.waiting_for,
                 conditions: Vec::new(),
             };

@@ -154,8 +154,8 @@ impl Tier {
     fn site(&mut self, method: &Method, name: &str, body: Value) -> (u16, Value) {
         match *method {
             Method::PUT => {
-                self.generation += 1;
-                self.sites.insert(name.to_owned(), body);
+                let before = self.sites.insert(name.to_owned(), body.clone());
+                self.generation += u64::from(before != Some(body));
             }
             Method::DELETE => {
                 self.sites.remove(name);
@@ -165,7 +165,8 @@ impl Tier {
             _ => {}
         }
         let on = self.up.len();
-        (200, json!({ "revision": self.generation, "applied_on": on, "waiting_for": [] }))
+        let revision = self.generation.to_string();
+        (200, json!({ "revision": revision, "applied_on": on, "waiting_for": [] }))
     }
 
     fn drain(&mut self, method: &Method, name: &str) -> (u16, Value) {
@@ -212,7 +213,7 @@ impl Tier {
             }
             ("/v1/prefetch", _) => (200, json!({ "id": "p1", "total": 2, "finished": false })),
             ("/v1/prefetch/p1", _) => {
-                (200, json!({ "id": "p1", "total": 2, "done": 2, "bytes": 9, "finished": true }))
+                (200, json!({ "total": 2, "done": 2, "failed": 0, "bytes": 9, "finished": true }))
             }
             ("/status", _) => (200, json!({ "members": [] })),
             _ => refusal(404, "no such call"),
