@@ -35,7 +35,7 @@ use shoal_proto::limits::{
 };
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::home_server::HomeServer;
-use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectId, ObjectKey, RpcError};
+use shoal_proto::{Manifest, ManifestId, NodeId, ObjectId, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
 pub use announce::{Change, Held};

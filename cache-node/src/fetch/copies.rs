@@ -29,7 +29,8 @@ impl Fetcher {
         let Some(member) = view.member(to) else { return Given::Refused };
         // What to ask the origin for is not known of what is stored: only its site is.
         let site = head.site.to_string();
-        let source = Source { site, authority: String::new(), target: String::new() };
+        let (authority, target) = (String::new(), String::new());
+        let source = Source { site, authority, target, part: None };
         let holder = self.inner.directory.node_id();
         let copy = CopyRequest { key, object: Some(object), holder, lease: None, source };
         match self.inner.peers.take_copy(member, copy).await {

@@ -9,7 +9,7 @@ use shoal_node::{
     membership::{Member, Role},
     metrics::{Metrics, StoreMetrics, TransferMetrics},
     rpc::{self, Channels, Door, Refusals},
-    store::{Store, StoreConfig},
+    store::{CUT_FROM_BYTES, Store, StoreConfig},
     tasks::Tasks,
     tls::Security,
     transfer::{CopyWishes, Fills, Lanes, Live, PeerService, Peers, Sealer, Wanted},
@@ -116,6 +116,7 @@ async fn store(dir: &Path, args: &EndArgs, metrics: &Metrics) -> Result<Arc<Stor
         budget_bytes: args.hot * 2 + (64 << 20),
         memory_bytes: args.hot * 2,
         objects_max: 1 << 20,
+        cut_from_bytes: CUT_FROM_BYTES,
     };
     let metrics = StoreMetrics::new(metrics).map_err(failed)?;
     Store::open(config, metrics).await.map_err(failed)
