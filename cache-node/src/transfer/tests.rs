@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use shoal_proto::limits::CHUNK_BYTES_MIN;
-use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
+use shoal_proto::wire::v1::peer_server::PeerServer;
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
     ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
@@ -22,7 +22,6 @@ use shoal_proto::{
 use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::{Request, Response, Status};
 use tower_service::Service;
 
 use super::slots::Discipline;
