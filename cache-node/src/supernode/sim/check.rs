@@ -171,6 +171,17 @@ impl Check {
         self.lost(host);
     }
 
+    /// The host lost its power: a vote that it wrote and had not synced, and so gave nobody, may be
+    /// gone.
+    pub(super) fn lost_power(&self, host: u64) {
+        let mut state = self.state();
+        let durable = state.disks.get(&host).and_then(|disks| disks.log.durable_vote_term());
+        match durable {
+            Some(term) => state.votes.insert(host, (term, false)),
+            None => state.votes.remove(&host),
+        };
+    }
+
     /// How many votes were given.
     pub(super) fn granted_count(&self) -> usize {
         self.state().voters.len()

@@ -110,6 +110,7 @@ impl Faults {
         if power && let Some(host) = state.hosts.get(&id) {
             let lost = host.disks.log.crash();
             host.disks.state.crash(self.world.is(Planted::ApplyTorn));
+            self.world.check.lost_power(id);
             self.world.note(format_args!("{id} loses its power, and {lost} writes"));
         } else {
             self.world.note(format_args!("{id} is killed"));
