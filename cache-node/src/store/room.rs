@@ -17,7 +17,7 @@ use crate::tasks;
 /// Free space of the file system that is left to the catalog's log and compactions, in bytes; of
 /// a small file system one part in so many.
 const DISK_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
-const DISK_RESERVE_PART: u64 = 8;
+const DISK_RESERVE_PART: u64 = 6;
 
 impl Shared {
     /// So many bytes of the budget, evicting what must go for them.
