@@ -85,7 +85,7 @@ impl Channels {
         let at = (address.to_owned(), name.to_owned());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let generation = self.security.generation();
-        if open.generation != generation || open.channels.len() >= CHANNELS_MAX {
+        if open.generation != generation {
             // Calls that run keep the channel that they began on.
             *open = Open { generation, channels: HashMap::new() };
         }
@@ -93,6 +93,9 @@ impl Channels {
             return Ok(channel.clone());
         }
         let channel = self.endpoint(address, name)?.connect_lazy();
+        if open.channels.len() >= CHANNELS_MAX {
+            open.channels.clear();
+        }
         open.channels.insert(at, channel.clone());
         Ok(channel)
     }
@@ -131,32 +134,9 @@ type Layers = Stack<Watch, Identity>;
 /// A server's services behind the layers that every member's server has.
 pub type MemberRouter = Router<Layers>;
 
-/// A server with Shoal's windows, frames and security; services are added to it. What it refuses
-/// is counted nowhere: for tests.
-///
-/// # Errors
-/// When the identity cannot be used for TLS.
-pub fn server(security: &Security) -> Result<Server<Layers>, tonic::transport::Error> {
-    server_with(security, Refusals::default())
-}
-
-/// The same server; what it refuses is counted and logged.
-///
-/// # Errors
-/// When the identity cannot be used for TLS.
-pub fn server_with(
-    security: &Security,
-    refusals: Refusals,
-) -> Result<Server<Layers>, tonic::transport::Error> {
-    let server = plain_server(refusals);
-    match security.server() {
-        Some(tls) => server.tls_config(tls),
-        None => Ok(server),
-    }
-}
-
-/// The same server for [`serve_at`], whose door secures connections.
-pub fn plain_server(refusals: Refusals) -> Server<Layers> {
+/// A server with Shoal's windows and frames for [`serve_at`], whose door secures connections;
+/// services are added to it. What it refuses is counted and logged.
+pub fn server(refusals: Refusals) -> Server<Layers> {
     Server::builder()
         .layer(Watch { refusals })
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -167,11 +147,12 @@ pub fn plain_server(refusals: Refusals) -> Server<Layers> {
         .http2_keepalive_timeout(Some(Duration::from_secs(KEEP_ALIVE_S)))
 }
 
-/// Serves `router` on `listener` until `stop`, then lets running calls end for at most `grace`.
+/// Serves `router` on `listener` in plain text until `stop`, then lets running calls end for at most
+/// `grace`.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(
+async fn serve_plain(
     router: MemberRouter,
     listener: tokio::net::TcpListener,
     stop: CancellationToken,

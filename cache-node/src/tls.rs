@@ -15,7 +15,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tonic::transport::{Certificate, ClientTlsConfig, Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 /// The name that every member's certificate carries.
 pub const MEMBER_NAME: &str = "member.shoal.internal";
@@ -233,8 +233,8 @@ impl Security {
     }
 
     /// The server's side for a listener of our own, which speaks `protocols`, the first that the
-    /// caller offers too; `None` for plain text. Callers are checked as [`Security::server`] has
-    /// them checked.
+    /// caller offers too; `None` for plain text. Callers without a certificate of
+    /// the authority's are refused.
     ///
     /// # Errors
     /// When the identity cannot be used.
@@ -258,17 +258,6 @@ impl Security {
         let Self::Mutual(member) = self else { return Ok(None) };
         let protocols: Vec<_> = protocols.iter().map(|name| name.to_vec()).collect();
         Derived::new(member, move |pem| pem.calling(&protocols)).map(Some)
-    }
-
-    /// The server's side of now; `None` for plain text.
-    pub fn server(&self) -> Option<ServerTlsConfig> {
-        match self {
-            Self::Insecure => None,
-            Self::Mutual(member) => {
-                let pem = member.current();
-                Some(ServerTlsConfig::new().identity(pem.identity()).client_ca_root(pem.ca()))
-            }
-        }
     }
 
     /// The client's side of now, expecting the member called `name`, or any member; `None` for plain text.

@@ -40,7 +40,7 @@ async fn serve(security: &Security, tasks: &Tasks) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let refusals = Refusals::default();
-    let router = rpc::plain_server(refusals.clone()).add_routes(tonic::service::Routes::default());
+    let router = rpc::server(refusals.clone()).add_routes(tonic::service::Routes::default());
     let door = Door::new(listener, security, None, refusals).unwrap();
     let stop = tasks.token();
     tasks.spawn_until_stopped("server", async move {

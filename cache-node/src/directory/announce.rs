@@ -51,6 +51,23 @@ pub struct Change {
     pub held: Held,
 }
 
+impl Change {
+    /// That of an object's key `holding` is held now: an object, and bits as in [`Held::Some`] where
+    /// some of its chunks are missing.
+    pub fn of(
+        key: ObjectKey,
+        object: ObjectId,
+        holding: Option<(ObjectId, Option<Vec<u8>>)>,
+    ) -> Self {
+        let held = match holding.filter(|(here, _)| *here == object) {
+            Some((_, None)) => Held::All,
+            Some((_, Some(bits))) => Held::Some(bits),
+            None => Held::Nothing,
+        };
+        Self { key, object, held }
+    }
+}
+
 /// Sends what arrives on `changes` until its senders are gone.
 pub(super) async fn run(homes: Arc<Homes>, node: NodeId, mut changes: mpsc::Receiver<Change>) {
     let mut batch = Vec::new();

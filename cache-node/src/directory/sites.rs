@@ -47,7 +47,7 @@ impl Directory {
     }
 
     /// A key of this node's own, for what any super-node can do.
-    fn anybody(&self) -> ObjectKey {
+    pub(super) fn anybody(&self) -> ObjectKey {
         ObjectKey::new(*blake3::hash(&self.me.node_id.to_be_bytes()).as_bytes())
     }
 }

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::tls::HTTP2;
+
 pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
@@ -30,7 +32,7 @@ impl Socket {
     pub(super) fn chose_http2(&self) -> bool {
         match self {
             Self::Plain(_) => false,
-            Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(super::tls::HTTP2),
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
         }
     }
 

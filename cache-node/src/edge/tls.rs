@@ -6,17 +6,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// Between two looks at the files, in milliseconds.
-const LOOK_EVERY_MS: u64 = 5_000;
-/// The ALPN id of HTTP/2.
-pub(super) const HTTP2: &[u8] = b"h2";
+use crate::tls::HTTP2;
+
 /// Protocols offered, the dearest first.
 const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
@@ -62,30 +59,17 @@ impl EdgeTls {
         TlsAcceptor::from(Arc::clone(&current.config))
     }
 
-    /// Looks at the files again and again, for as long as it is polled.
-    pub async fn follow(self: Arc<Self>) {
-        let mut refused: Option<String> = None;
-        loop {
-            tokio::time::sleep(Duration::from_millis(LOOK_EVERY_MS)).await;
-            let reason = self.look().err().map(|error| error.to_string());
-            if reason != refused
-                && let Some(reason) = &reason
-            {
-                tracing::warn!(reason, "the edge's certificate stays as it was");
-            }
-            refused = reason;
-        }
-    }
-
     /// Takes the files' certificate where it is another; whether it was.
-    pub(super) fn look(&self) -> Result<bool, EdgeTlsError> {
+    ///
+    /// # Errors
+    /// When they have changed and cannot be used: everything stays as it is.
+    pub fn look(&self) -> Result<bool, EdgeTlsError> {
         let found = Pem::read(&self.cert, &self.key)?;
         if self.current.read().unwrap_or_else(PoisonError::into_inner).hash == found.hash() {
             return Ok(false);
         }
         let parsed = found.parsed(&self.cert, &self.key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = parsed;
-        tracing::info!("the edge has a new certificate");
         Ok(true)
     }
 }

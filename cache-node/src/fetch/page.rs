@@ -19,7 +19,7 @@ use tokio::sync::Mutex as AsyncMutex;
 
 use super::types::{BodyError, FetchError, FetchRequest, OriginRequest, OriginResponse};
 use super::{Inner, lock};
-use crate::directory::{Change, Held, PartHolder};
+use crate::directory::{Change, PartHolder};
 use crate::policy::resume::{self, Continues};
 use crate::store::{StoreError, StoredObject};
 use crate::transfer::Wanted;
@@ -259,11 +259,6 @@ impl Inner {
 
     /// Tells the tier what this node holds of the object.
     pub(super) async fn announce(&self, key: ObjectKey, object: ObjectId) {
-        let held = match self.store.holding(&key) {
-            Some((here, None)) if here == object => Held::All,
-            Some((here, Some(bits))) if here == object => Held::Some(bits),
-            _ => Held::Nothing,
-        };
-        self.directory.announce(Change { key, object, held }).await;
+        self.directory.announce(Change::of(key, object, self.store.holding(&key))).await;
     }
 }

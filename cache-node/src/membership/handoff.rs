@@ -23,8 +23,11 @@ const REFUSED_MS: u64 = 500;
 /// What is to be done about one object now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing: somebody who stays has it.
-    Safe,
+    /// Nothing: somebody who stays has it, for whom so many bytes were given away, if any.
+    Safe {
+        /// What a node that was asked took.
+        given_bytes: Option<u64>,
+    },
     /// Ask that node to take a copy.
     Ask(NodeId),
     /// A copy is under way.
@@ -44,6 +47,8 @@ struct Asked {
     times: usize,
     /// As `now`.
     until: Duration,
+    /// What the last one took.
+    taken_bytes: Option<u64>,
 }
 
 impl HandOff {
@@ -56,8 +61,8 @@ impl HandOff {
     ) -> Next {
         let others = || view.nodes_staying().map(|member| member.id).filter(|id| *id != me);
         if others().any(|id| holders.contains(&id)) {
-            self.asked.remove(key);
-            return Next::Safe;
+            let asked = self.asked.remove(key);
+            return Next::Safe { given_bytes: asked.and_then(|asked| asked.taken_bytes) };
         }
         let times = match self.asked.get(key) {
             Some(asked) if now < asked.until => return Next::Wait,
@@ -71,16 +76,15 @@ impl HandOff {
         }
     }
 
-    /// A node was asked for a copy of `length` bytes, and takes it or not.
-    pub fn asked(&mut self, now: Duration, key: ObjectKey, length: u64, taken: bool) {
-        let patience_ms = match taken {
-            true => PATIENCE_MS + length.saturating_mul(1_000) / SLOWEST_BYTES_S,
-            false => REFUSED_MS,
+    /// A node was asked to take a copy: of so many bytes, or it would not.
+    pub fn asked(&mut self, now: Duration, key: ObjectKey, taken_bytes: Option<u64>) {
+        let patience_ms = match taken_bytes {
+            Some(bytes) => PATIENCE_MS + bytes.saturating_mul(1_000) / SLOWEST_BYTES_S,
+            None => REFUSED_MS,
         };
         let until = now + Duration::from_millis(patience_ms);
-        let asked = self.asked.entry(key).or_insert(Asked { times: 0, until });
-        asked.times += 1;
-        asked.until = until;
+        let times = self.asked.get(&key).map_or(0, |before| before.times) + 1;
+        self.asked.insert(key, Asked { times, until, taken_bytes });
     }
 
     /// The object is gone from this node: nothing of it is left to give.
@@ -92,25 +96,16 @@ impl HandOff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::{Member, Role};
+    use crate::membership::Member;
 
     const KEY: ObjectKey = ObjectKey::new([7; 32]);
     const ME: NodeId = NodeId(1);
 
     fn view(members: &[(u64, bool, bool)]) -> ClusterView {
         let member = |(id, up, draining): &(u64, bool, bool)| Member {
-            id: NodeId(*id),
-            name: format!("node-{id}"),
-            role: Role::Node,
-            cluster_address: "127.0.0.1:7400".into(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: String::new(),
-            version: "0.1.0".into(),
             up: *up,
-            voter: false,
-            auto: false,
             draining: *draining,
+            ..Member::node(NodeId(*id), format!("node-{id}"))
         };
         ClusterView { members: members.iter().map(member).collect(), ..Default::default() }
     }
@@ -124,7 +119,7 @@ mod tests {
             let holders: Vec<_> = holders.iter().copied().map(NodeId).collect();
             hand_off.next(now, (&KEY, &holders), (ME, &cluster))
         };
-        assert_eq!(next(&[1, 4]), Next::Safe);
+        assert_eq!(next(&[1, 4]), Next::Safe { given_bytes: None });
         assert_eq!(next(&[1]), Next::Ask(NodeId(4)), "its own copy leaves with it");
         assert_eq!(next(&[1, 2]), Next::Ask(NodeId(4)), "the other leaves too");
         assert_eq!(next(&[1, 3]), Next::Ask(NodeId(4)), "the other is down");
@@ -136,15 +131,18 @@ mod tests {
         let cluster = view(&[(1, true, true), (2, true, false), (3, true, false)]);
         let after = |ms| start + Duration::from_millis(ms);
         let Next::Ask(first) = hand_off.next(start, (&KEY, &[]), (ME, &cluster)) else { panic!() };
-        hand_off.asked(start, KEY, SLOWEST_BYTES_S, true);
+        hand_off.asked(start, KEY, Some(SLOWEST_BYTES_S));
         assert_eq!(hand_off.next(after(3_999), (&KEY, &[]), (ME, &cluster)), Next::Wait);
         let Next::Ask(second) = hand_off.next(after(4_000), (&KEY, &[]), (ME, &cluster)) else {
             panic!()
         };
         assert_ne!(first, second);
-        hand_off.asked(after(4_000), KEY, 1, false);
+        hand_off.asked(after(4_000), KEY, None);
         assert_eq!(hand_off.next(after(4_100), (&KEY, &[]), (ME, &cluster)), Next::Wait);
         assert_eq!(hand_off.next(after(4_500), (&KEY, &[]), (ME, &cluster)), Next::Ask(first));
+        hand_off.asked(after(4_500), KEY, Some(7));
+        let safe = hand_off.next(after(4_600), (&KEY, &[first]), (ME, &cluster));
+        assert_eq!(safe, Next::Safe { given_bytes: Some(7) });
     }
 
     #[test]

@@ -110,6 +110,24 @@ pub struct Member {
 }
 
 impl Member {
+    /// A node whose session lease holds, and of which nothing else is known.
+    pub fn node(id: NodeId, name: impl Into<String>) -> Self {
+        Self {
+            id,
+            name: name.into(),
+            role: Role::Node,
+            cluster_address: String::new(),
+            edge_address: String::new(),
+            admin_address: String::new(),
+            zone: String::new(),
+            version: String::new(),
+            up: true,
+            voter: false,
+            auto: false,
+            draining: false,
+        }
+    }
+
     /// Whether it caches: every node does, and a super-node with an edge.
     pub fn caches(&self) -> bool {
         self.role == Role::Node || !self.edge_address.is_empty()
@@ -249,18 +267,9 @@ mod tests {
 
     fn member(id: u64) -> Member {
         Member {
-            id: NodeId(id),
-            name: format!("node-{id}"),
-            role: Role::Node,
             cluster_address: "127.0.0.1:7400".into(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: String::new(),
             version: "0.1.0".into(),
-            up: true,
-            voter: false,
-            auto: false,
-            draining: false,
+            ..Member::node(NodeId(id), format!("node-{id}"))
         }
     }
 

@@ -83,7 +83,7 @@ pub(super) async fn run(
     let Some(mut cache) = cache else { return Ok(()) };
     let tls = cache.edge.tls.take();
     let refusals = running.refusals()?;
-    let mut server = rpc::plain_server(refusals.clone());
+    let mut server = rpc::server(refusals.clone());
     let cluster_id = cluster.id.clone();
     let member = Member {
         directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
@@ -121,8 +121,7 @@ pub(super) async fn run(
         Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
     };
     listen(router, door, &groups.session);
-    let following = certificates::follow(cluster.security);
-    groups.session.spawn_until_stopped("certificates", following);
+    groups.session.spawn_until_stopped("certificates", certificates::of_member(&cluster.security));
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
     for (name, telling) in holdings::all(&store, &directory) {
@@ -177,7 +176,9 @@ fn open_doors(
         tasks.spawn(name, edge::serve(door, edge.clone(), tasks.clone()));
     };
     if let Some((listener, EdgeTlsConfig { shown, .. })) = tls {
-        tasks.spawn_until_stopped("edge-certificate", shown.clone().follow());
+        let looked_at = shown.clone();
+        let following = certificates::follow("the edge", move || looked_at.look());
+        tasks.spawn_until_stopped("edge-certificate", following);
         open("edge-tls", Door { listener, tls: Some(shown) });
     }
     open("edge", clear.into());

@@ -1,5 +1,6 @@
-//! Looks for a member's new certificate, so that it is replaced without a restart.
+//! Looks for new certificates, so that they are replaced without a restart.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use crate::tasks;
@@ -8,20 +9,25 @@ use crate::tls::Security;
 /// Between two looks at the files.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Takes in what the files say, again and again, for as long as it is polled. A set of files that does
-/// not fit together is told of once, and not used.
-pub(super) async fn follow(security: Security) {
+/// Follows the files of this member's own identity.
+pub(super) fn of_member(security: &Security) -> impl Future<Output = ()> + Send + use<> {
+    let security = security.clone();
+    follow("this member", move || security.look())
+}
+
+/// Takes in what the files of `whose` certificate say, again and again, for as long as it is polled;
+/// `look` does it, and says whether they had changed. Files that cannot be used are told of once.
+pub(super) async fn follow<E: Display + Send + 'static>(
+    whose: &'static str,
+    look: impl Fn() -> Result<bool, E> + Clone + Send + 'static,
+) {
     let mut refused: Option<String> = None;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let looked = {
-            let security = security.clone();
-            tasks::blocking("certificates", move || security.look()).await
-        };
-        let reason = match looked {
+        let reason = match tasks::blocking("certificates", look.clone()).await {
             Ok(Ok(changed)) => {
                 if changed {
-                    tracing::info!("this member has a new certificate");
+                    tracing::info!(whose, "there is a new certificate");
                 }
                 None
             }
@@ -31,7 +37,7 @@ pub(super) async fn follow(security: Security) {
         if reason != refused
             && let Some(reason) = &reason
         {
-            tracing::warn!(reason, "this member's certificate stays as it was");
+            tracing::warn!(whose, reason, "the certificate stays as it was");
         }
         refused = reason;
     }

@@ -7,7 +7,6 @@
 //! Not here: objects of which this node has some chunks only; whoever wants one of those after it
 //! has left fetches it again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -245,7 +244,6 @@ impl Worker {
 
     /// Returns when all of `page` is safe, or not whole here any more; `looked_at` are done.
     async fn settle(&mut self, me: NodeId, mut page: Vec<Object>, looked_at: usize) {
-        let mut given: HashMap<ObjectKey, u64> = HashMap::new();
         let count = page.len();
         loop {
             page.retain(|(key, object)| {
@@ -270,14 +268,14 @@ impl Worker {
                     continue;
                 }
             };
-            let (left, asks, nobody) = self.sort(me, page, &others, &mut given);
+            let (left, asks, nobody) = self.sort(me, page, &others);
             page = left;
             let why = match nobody {
                 true => "no other node is up that stays: there is nobody to give copies to",
                 false => "copies are being given away",
             };
             self.tell(looked_at + count - page.len(), why);
-            let gone = self.ask(asks, &mut given).await;
+            let gone = self.ask(asks).await;
             page.retain(|(key, _)| !gone.contains(key));
             if !page.is_empty() {
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -291,17 +289,14 @@ impl Worker {
         me: NodeId,
         page: Vec<Object>,
         others: &[Others],
-        given: &mut HashMap<ObjectKey, u64>,
     ) -> (Vec<Object>, Vec<(Object, NodeId)>, bool) {
         let (now, view) = (clock::since(self.begun), self.parts.directory.view());
         let (mut left, mut asks, mut nobody) = (Vec::new(), Vec::new(), false);
         for (object, holders) in page.into_iter().zip(others) {
             match self.hand_off.next(now, (&object.0, holders), (me, &view)) {
-                Next::Safe => {
+                Next::Safe { given_bytes } => {
                     self.progress = now;
-                    if let Some(bytes) = given.remove(&object.0) {
-                        self.handed_off(bytes);
-                    }
+                    given_bytes.into_iter().for_each(|bytes| self.handed_off(bytes));
                     continue;
                 }
                 Next::Ask(node) => asks.push((object, node)),
@@ -314,11 +309,7 @@ impl Worker {
     }
 
     /// Asks for copies; returns what needs none, because a purge covers it.
-    async fn ask(
-        &mut self,
-        asks: Vec<(Object, NodeId)>,
-        given: &mut HashMap<ObjectKey, u64>,
-    ) -> Vec<ObjectKey> {
+    async fn ask(&mut self, asks: Vec<(Object, NodeId)>) -> Vec<ObjectKey> {
         let fetcher = &self.parts.fetcher;
         let asked: Vec<_> = futures::stream::iter(asks)
             .map(|((key, object), node)| async move {
@@ -331,11 +322,8 @@ impl Worker {
         let mut gone = Vec::new();
         for (key, answer) in asked {
             match answer {
-                Given::Taken(length) => {
-                    given.insert(key, length);
-                    self.hand_off.asked(now, key, length, true);
-                }
-                Given::Refused => self.hand_off.asked(now, key, 0, false),
+                Given::Taken(length) => self.hand_off.asked(now, key, Some(length)),
+                Given::Refused => self.hand_off.asked(now, key, None),
                 Given::Gone => {
                     self.hand_off.forget(&key);
                     gone.push(key);

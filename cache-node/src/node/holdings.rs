@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use shoal_proto::{NodeId, ObjectId, ObjectKey};
 
-use crate::directory::{Change, Debt, Directory, Held, OTHERS_OBJECTS_MAX, Others, Part};
+use crate::directory::{Change, Debt, Directory, OTHERS_OBJECTS_MAX, Others, Part};
 use crate::store::Store;
 
 /// Keys of the store listed at a time.
@@ -46,12 +46,7 @@ pub(super) fn all(store: &Arc<Store>, directory: &Arc<Directory>) -> [(&'static 
 
 /// What the store holds of that object now.
 fn change(store: &Store, key: ObjectKey, object: ObjectId) -> Change {
-    let held = match store.holding(&key) {
-        Some((here, None)) if here == object => Held::All,
-        Some((here, Some(bits))) if here == object => Held::Some(bits),
-        _ => Held::Nothing,
-    };
-    Change { key, object, held }
+    Change::of(key, object, store.holding(&key))
 }
 
 /// Tells the tier everything that the store holds, whenever it wants to know.

@@ -82,10 +82,7 @@ pub enum NodeError {
     },
     /// The certificate, key or authority cannot be used.
     #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
-    Tls(#[from] tonic::transport::Error),
-    /// The same, of what is beside gRPC.
-    #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
-    Lanes(#[from] crate::tls::IdentityError),
+    Tls(#[from] crate::tls::IdentityError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),

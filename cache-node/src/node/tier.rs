@@ -58,7 +58,7 @@ pub(super) async fn run(
         wanted: config.cluster.selection,
     };
     let refusals = running.refusals()?;
-    let mut server = rpc::plain_server(refusals.clone());
+    let mut server = rpc::server(refusals.clone());
     let door = rpc::Door::new(listener, &config.cluster.security, None, refusals)?;
     let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
     let router = server.add_service(node.service()).add_service(node.raft_service());
@@ -69,8 +69,7 @@ pub(super) async fn run(
             tracing::error!(%error, "the cluster listener failed");
         }
     });
-    let following = certificates::follow(config.cluster.security.clone());
-    serving.spawn_until_stopped("certificates", following);
+    serving.spawn_until_stopped("certificates", certificates::of_member(&config.cluster.security));
     let view = node.view();
     running.set_control(control(&config, &node));
     let (shown, mode) = watch::channel(None);

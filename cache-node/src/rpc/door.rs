@@ -1,5 +1,5 @@
-//! The cluster listener of a member that serves lanes too: one port, one identity; what a
-//! connection speaks, gRPC or a lane, is agreed on while it is secured (RFC 7301).
+//! The cluster listener of a member: one port, one identity; what a connection speaks, gRPC or,
+//! where a member serves them, a lane, is agreed on while it is secured (RFC 7301).
 //!
 //! Invariants: nobody comes in without a certificate of the cluster's authority; handshakes and
 //! lanes are bounded in number, handshakes in time. Plain text has no lanes.
@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{LANE, Lane, ServesLanes, tune};
-use super::{MemberRouter, Refusals, UNSENT_BYTES_MAX, serve};
+use super::{MemberRouter, Refusals, UNSENT_BYTES_MAX, serve_plain};
 use crate::tasks::Tasks;
 use crate::tls::{Derived, HTTP2, IdentityError, Security};
 
@@ -60,7 +60,7 @@ impl Door {
     }
 }
 
-/// Serves `router`, of a [`super::plain_server`], and lanes at `door` until `stop`, then lets what
+/// Serves `router`, of a [`super::server`], and lanes at `door` until `stop`, then lets what
 /// runs end for at most `grace`.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub async fn serve_at(
     grace: Duration,
 ) -> Result<(), tonic::transport::Error> {
     let Door { listener, config, lanes, refusals } = door;
-    let Some(config) = config else { return serve(router, listener, stop, grace).await };
+    let Some(config) = config else { return serve_plain(router, listener, stop, grace).await };
     let tasks = Tasks::new();
     let (sender, secured) = mpsc::channel(SECURED_MAX);
     let places = Arc::new(Semaphore::new(LANES_MAX as usize));

@@ -187,23 +187,10 @@ impl Absent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::{Member, Role};
+    use crate::membership::Member;
 
     fn record(id: u64, session_id: u64, up: bool) -> Record {
-        let member = Member {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            role: Role::Node,
-            cluster_address: String::new(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: String::new(),
-            version: String::new(),
-            up,
-            voter: false,
-            auto: false,
-            draining: false,
-        };
+        let member = Member { up, ..Member::node(NodeId(id), format!("n{id}")) };
         Record { member, session_id, super_node: NodeId(1), position: 1 }
     }
 

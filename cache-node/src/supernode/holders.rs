@@ -66,23 +66,9 @@ impl From<LiveHolder> for v1::Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::Role;
 
     fn member(id: u64, zone: &str) -> Member {
-        Member {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            role: Role::Node,
-            cluster_address: String::new(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: zone.into(),
-            version: String::new(),
-            up: true,
-            voter: false,
-            auto: false,
-            draining: false,
-        }
+        Member { zone: zone.into(), ..Member::node(NodeId(id), format!("n{id}")) }
     }
 
     fn holder(id: u64, zone: &str, holding: Holding) -> LiveHolder {

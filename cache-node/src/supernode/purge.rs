@@ -179,20 +179,7 @@ mod tests {
     use super::*;
 
     fn record(id: u64, up: bool) -> Record {
-        let member = Member {
-            id: NodeId(id),
-            name: format!("s{id}"),
-            role: Role::Super,
-            cluster_address: String::new(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: String::new(),
-            version: String::new(),
-            up,
-            voter: false,
-            auto: false,
-            draining: false,
-        };
+        let member = Member { role: Role::Super, up, ..Member::node(NodeId(id), format!("s{id}")) };
         Record { member, session_id: id, super_node: NodeId(id), position: 1 }
     }
 

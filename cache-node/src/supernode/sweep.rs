@@ -57,20 +57,7 @@ mod tests {
     use crate::membership::Member;
 
     fn record(id: u64, role: Role, super_node: u64) -> Record {
-        let member = Member {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            role,
-            cluster_address: String::new(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: String::new(),
-            version: String::new(),
-            up: true,
-            voter: false,
-            auto: false,
-            draining: false,
-        };
+        let member = Member { role, ..Member::node(NodeId(id), format!("n{id}")) };
         Record { member, session_id: id + 100, super_node: NodeId(super_node), position: 1 }
     }
 

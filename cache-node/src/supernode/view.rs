@@ -77,20 +77,7 @@ mod tests {
     use super::*;
 
     fn member(id: u64, role: Role) -> Member {
-        Member {
-            id: NodeId(id),
-            name: format!("n{id}"),
-            role,
-            cluster_address: String::new(),
-            edge_address: String::new(),
-            admin_address: String::new(),
-            zone: String::new(),
-            version: String::new(),
-            up: true,
-            voter: false,
-            auto: false,
-            draining: false,
-        }
+        Member { role, ..Member::node(NodeId(id), format!("n{id}")) }
     }
 
     #[test]

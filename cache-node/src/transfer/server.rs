@@ -109,12 +109,7 @@ impl PeerService {
         Self { me, store, fills, copies, uploads, slots, swarms, metrics }
     }
 
-    /// The service, with the message limits.
-    pub fn into_server(self) -> Discipline<PeerServer<Self>> {
-        self.into_servers().0
-    }
-
-    /// The same, and what serves chunks on lanes beside it.
+    /// The service, with the message limits, and what serves chunks on lanes beside it.
     pub fn into_servers(self) -> (Discipline<PeerServer<Self>>, LaneService) {
         Self::servers(Arc::new(self))
     }

@@ -27,7 +27,7 @@ use tower_service::Service;
 use super::slots::Discipline;
 use super::{CopyWishes, End, Fills, Followed, GatherError, Gatherer};
 use super::{LaneService, Lanes, Live, PeerService, Peers, Sealer};
-use crate::membership::{ClusterView, Member, Role};
+use crate::membership::{ClusterView, Member};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
@@ -72,18 +72,8 @@ pub(super) struct Node {
 
 pub(super) fn member(id: u64, address: SocketAddr) -> Member {
     Member {
-        id: NodeId(id),
-        name: format!("node-{id}"),
-        role: Role::Node,
         cluster_address: address.to_string(),
-        edge_address: String::new(),
-        admin_address: String::new(),
-        zone: String::new(),
-        version: String::new(),
-        up: true,
-        voter: false,
-        auto: false,
-        draining: false,
+        ..Member::node(NodeId(id), format!("node-{id}"))
     }
 }
 

@@ -3,9 +3,11 @@
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 use crate::common::{Asked, Client, Cluster, Reply, Scripted, Setup, Then, turn, until};
 
@@ -126,6 +128,31 @@ fn ranged(client: &mut Client, range: &str) -> std::io::Result<Reply> {
     client.request("GET", "/o", &[("range", range)])
 }
 
+/// A cluster before an origin, with a turn of its own.
+struct Scene {
+    _turn: MutexGuard<'static, ()>,
+    origin: Origin,
+    /// What the origin has at first.
+    right: Vec<u8>,
+    cluster: Cluster,
+    _folder: TempDir,
+}
+
+impl Scene {
+    fn start(does: Does, length: usize, nodes: usize) -> Self {
+        Self::with((does, length), nodes, &[])
+    }
+
+    fn with((does, length): (Does, usize), nodes: usize, flags: &[&str]) -> Self {
+        let turn = turn();
+        let origin = Origin::start(does, length);
+        let folder = tempfile::tempdir().unwrap();
+        let setup = Setup::new(folder.path(), origin.scripted.url()).members(1, nodes);
+        let cluster = setup.flags(flags).start();
+        Self { _turn: turn, origin, right: body(1, length), cluster, _folder: folder }
+    }
+}
+
 /// What a right answer to that range is, or an error if one had to be.
 fn assert_range(cluster: &Cluster, node: usize, range: std::ops::Range<usize>, right: &[u8]) {
     let text = format!("bytes={}-{}", range.start, range.end - 1);
@@ -144,11 +171,8 @@ fn assert_whole(cluster: &Cluster, node: usize, right: &[u8]) {
 
 #[test]
 fn a_range_of_a_large_object_that_nobody_has_brings_its_parts_alone() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 2).start();
-    let right = body(1, LARGE);
+    let scene = Scene::start(Does::Right, LARGE, 2);
+    let Scene { origin, right, cluster, .. } = &scene;
 
     assert_range(&cluster, 0, 5 * MIB + 9..5 * MIB + 109, &right);
     assert_eq!(origin.sent(), MIB, "the part that covers it");
@@ -191,11 +215,8 @@ fn a_range_of_a_large_object_that_nobody_has_brings_its_parts_alone() {
 
 #[test]
 fn many_who_ask_for_ranges_at_once_share_what_comes() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 3).start();
-    let right = body(1, LARGE);
+    let scene = Scene::start(Does::Right, LARGE, 3);
+    let Scene { origin, right, cluster, .. } = &scene;
     std::thread::scope(|scope| {
         for client in 0..12 {
             let (cluster, right) = (&cluster, &right);
@@ -208,11 +229,8 @@ fn many_who_ask_for_ranges_at_once_share_what_comes() {
 
 #[test]
 fn a_small_object_is_filled_whole_whatever_is_asked_for_of_it() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, SMALL);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 2).start();
-    let right = body(1, SMALL);
+    let scene = Scene::start(Does::Right, SMALL, 2);
+    let Scene { origin, right, cluster, .. } = &scene;
     assert_range(&cluster, 0, MIB + 5..MIB + 100, &right);
     assert_whole(&cluster, 0, &right);
     assert_whole(&cluster, 1, &right);
@@ -235,11 +253,8 @@ fn stranger(cluster: &Cluster) -> (usize, String) {
 
 #[test]
 fn chunks_come_from_who_has_the_whole() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 3).start();
-    let right = body(1, LARGE);
+    let scene = Scene::start(Does::Right, LARGE, 3);
+    let Scene { origin, right, cluster, .. } = &scene;
     assert_whole(&cluster, 0, &right);
     let (other, name) = stranger(&cluster);
     assert_range(&cluster, other, 5 * MIB + 9..5 * MIB + 109, &right);
@@ -261,11 +276,8 @@ fn chunks_come_from_who_has_the_whole() {
 
 #[test]
 fn what_nobody_else_has_any_more_comes_from_the_origin() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 3).start();
-    let right = body(1, LARGE);
+    let scene = Scene::start(Does::Right, LARGE, 3);
+    let Scene { origin, right, cluster, .. } = &scene;
     assert_whole(&cluster, 0, &right);
     let (other, _) = stranger(&cluster);
     assert_range(&cluster, other, 2 * MIB..2 * MIB + 10, &right);
@@ -320,13 +332,8 @@ fn origins_that_do_ranges_wrong_spoil_nothing() {
 
 #[test]
 fn several_nodes_fill_one_object_together_where_a_site_says_so() {
-    let _turn = turn();
-    let origin = Origin::start(Does::RightSlowly, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let site = ["--site", "parts=\"all\""];
-    let cluster =
-        Setup::new(folder.path(), origin.scripted.url()).members(1, 3).flags(&site).start();
-    let right = body(1, LARGE);
+    let scene = Scene::with((Does::RightSlowly, LARGE), 3, &["--site", "parts=\"all\""]);
+    let Scene { origin, right, cluster, .. } = &scene;
     std::thread::scope(|scope| {
         for node in 0..3 {
             let (cluster, right) = (&cluster, &right);
@@ -341,22 +348,16 @@ fn several_nodes_fill_one_object_together_where_a_site_says_so() {
 
 #[test]
 fn a_site_may_keep_nothing_in_parts() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let site = ["--site", "parts=\"off\""];
-    let cluster =
-        Setup::new(folder.path(), origin.scripted.url()).members(1, 1).flags(&site).start();
+    let scene = Scene::with((Does::Right, LARGE), 1, &["--site", "parts=\"off\""]);
+    let Scene { origin, cluster, .. } = &scene;
     assert_range(&cluster, 0, 5 * MIB..5 * MIB + 7, &body(1, LARGE));
     assert!(origin.scripted.asked_for("/o").iter().all(|asked| asked.range.is_none()));
 }
 
 #[test]
 fn parts_of_two_versions_never_meet() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 2).start();
+    let scene = Scene::start(Does::Right, LARGE, 2);
+    let Scene { origin, cluster, .. } = &scene;
     let (old, new) = (body(1, LARGE), body(2, LARGE));
     assert_range(&cluster, 0, 5 * MIB..6 * MIB, &old);
     assert_range(&cluster, 1, 6 * MIB..7 * MIB, &old);
@@ -376,11 +377,8 @@ fn parts_of_two_versions_never_meet() {
 
 #[test]
 fn a_purge_reaches_every_part() {
-    let _turn = turn();
-    let origin = Origin::start(Does::Right, LARGE);
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = Setup::new(folder.path(), origin.scripted.url()).members(1, 2).start();
-    let right = body(1, LARGE);
+    let scene = Scene::start(Does::Right, LARGE, 2);
+    let Scene { origin, right, cluster, .. } = &scene;
     for node in [0, 1] {
         assert_range(&cluster, node, 5 * MIB..7 * MIB, &right);
     }

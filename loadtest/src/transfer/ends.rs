@@ -72,7 +72,7 @@ async fn upload(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let listen = listener.local_addr()?;
     let door = Door::new(listener, &security, Some(Arc::new(lanes)), Refusals::default());
-    let router = rpc::plain_server(Refusals::default()).add_service(peer);
+    let router = rpc::server(Refusals::default()).add_service(peer);
     say(serde_json::json!({ "listen": listen, "object_id": hex(&object.to_wire()) }));
     rpc::serve_at(router, door.map_err(failed)?, stop, GRACE).await.map_err(failed)
 }
@@ -198,18 +198,8 @@ impl Puller {
 
 fn member(address: &str) -> Member {
     Member {
-        id: NodeId(1),
-        name: identities::NAMES[0].to_owned(),
-        role: Role::Node,
         cluster_address: address.to_owned(),
-        edge_address: String::new(),
-        admin_address: String::new(),
-        zone: String::new(),
-        version: String::new(),
-        up: true,
-        voter: false,
-        auto: false,
-        draining: false,
+        ..Member::node(NodeId(1), identities::NAMES[0].to_owned())
     }
 }
 

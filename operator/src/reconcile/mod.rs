@@ -25,11 +25,15 @@ pub mod trouble;
 
 use std::net::IpAddr;
 
+use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::context::{Context, Doing, Error};
+use crate::control::{CallError, Caller};
 use crate::crd::CacheCluster;
 use crate::observe;
 use crate::resources::names;
@@ -54,4 +58,25 @@ async fn nodes_of(context: &Context, cluster: &CacheCluster) -> Result<Vec<IpAdd
     let mut nodes = nodes.doing("list nodes")?.items;
     nodes.sort_by_key(|node| (observe::pod(node, "").ready_since_s.is_none(), node.name_any()));
     Ok(nodes.iter().filter_map(observe::address).collect())
+}
+
+/// Asks one node after the other until one answers, or refuses for good; who did, and its answer.
+async fn ask<T: DeserializeOwned>(
+    context: &Context,
+    cluster: &CacheCluster,
+    caller: &Caller,
+    (method, path, body): (Method, &str, Value),
+) -> Result<Result<(IpAddr, T), CallError>, Error> {
+    let mut last = CallError::Unreachable {
+        address: cluster.name_any(),
+        reason: "the cluster has no node that runs; make a CachePool".to_owned(),
+    };
+    for host in nodes_of(context, cluster).await? {
+        match caller.send(host, (method.clone(), path), &body).await {
+            Ok(answer) => return Ok(Ok((host, answer))),
+            Err(error) if error.is_final() => return Ok(Err(error)),
+            Err(error) => last = error,
+        }
+    }
+    Ok(Err(last))
 }

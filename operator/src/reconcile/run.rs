@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use super::{cluster_of, nodes_of};
+use super::{ask, cluster_of};
 use crate::apply::Writable;
 use crate::clock;
 use crate::context::{Context, Doing, Error};
@@ -42,7 +42,8 @@ pub async fn purge(purge: Arc<CachePurge>, context: Arc<Context>) -> Result<Acti
         Ok((cluster, caller)) => {
             let body = json!({ "purges": purge.spec.purges, "soft": purge.spec.soft });
             let call = (Method::POST, "/v1/purge", body);
-            ask::<Purged>(&context, &cluster, &caller, call).await?.map(|(_, purged)| purged)
+            let asked = ask::<Purged>(&context, &cluster, &caller, call).await?;
+            asked.map(|(_, purged)| purged).map_err(Missing::Call)
         }
     };
     let generation = purge.metadata.generation;
@@ -142,7 +143,8 @@ async fn run(
         return Ok(answer.map(|answer| (host.clone(), answer)).map_err(Missing::Call));
     }
     let body = json!({ "urls": of.spec.urls });
-    ask(context, cluster, caller, (Method::POST, "/v1/prefetch", body)).await
+    let asked = ask(context, cluster, caller, (Method::POST, "/v1/prefetch", body)).await?;
+    Ok(asked.map(|(host, answer)| (host.to_string(), answer)).map_err(Missing::Call))
 }
 
 fn prefetched_says(
@@ -189,27 +191,6 @@ async fn cluster<K: Writable>(
     };
     let caller = observe::caller(context, name, &namespace).await?;
     Ok(Ok((cluster, caller)))
-}
-
-/// Asks one node after the other until one answers.
-async fn ask<T: serde::de::DeserializeOwned>(
-    context: &Context,
-    cluster: &CacheCluster,
-    caller: &Caller,
-    (method, path, body): (Method, &str, Value),
-) -> Result<Result<(String, T), Missing>, Error> {
-    let mut last = CallError::Unreachable {
-        address: cluster.name_any(),
-        reason: "the cluster has no node that runs; make a CachePool".to_owned(),
-    };
-    for host in nodes_of(context, cluster).await? {
-        match caller.send(host, (method.clone(), path), &body).await {
-            Ok(answer) => return Ok(Ok((host.to_string(), answer))),
-            Err(error) if error.is_final() => return Ok(Err(Missing::Call(error))),
-            Err(error) => last = error,
-        }
-    }
-    Ok(Err(Missing::Call(last)))
 }
 
 /// It is over: the object goes when its time has come.

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use serde_json::{Map, Value, json};
 
-use super::{cluster_of, nodes_of};
+use super::{ask, cluster_of, nodes_of};
 use crate::clock;
 use crate::context::{Context, Doing, Error};
 use crate::control::CallError;
@@ -70,20 +70,9 @@ async fn put(
     let caller =
         observe::caller(context, &cluster.name_any(), &cluster.namespace().unwrap_or_default())
             .await?;
-    let hosts = nodes_of(context, cluster).await?;
-    let mut last = CallError::Unreachable {
-        address: cluster.name_any(),
-        reason: "the cluster has no node that runs; make a CachePool".to_owned(),
-    };
     // What is so already stays of its revision: asking is as good as looking.
-    let body = document(site);
-    for host in hosts {
-        match caller.send::<Site>(host, (Method::PUT, &path(site)), &body).await {
-            Err(error) if !error.is_final() => last = error,
-            answer => return Ok(answer),
-        }
-    }
-    Ok(Err(last))
+    let call = (Method::PUT, &*path(site), document(site));
+    Ok(ask(context, cluster, &caller, call).await?.map(|(_, answer)| answer))
 }
 
 /// The site as members read it: PURE.

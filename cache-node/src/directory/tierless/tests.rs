@@ -5,7 +5,7 @@ use std::sync::{Mutex, RwLock};
 use super::*;
 use crate::clock;
 use crate::fences::table::FenceTable;
-use crate::membership::{ClusterView, Role};
+use crate::membership::ClusterView;
 use crate::metrics::{DirectoryMetrics, Metrics};
 use crate::rpc::Channels;
 use crate::tls::Security;
@@ -21,19 +21,9 @@ const NEWER: ObjectId = ObjectId::new([2; 32]);
 
 fn member(id: NodeId) -> Member {
     Member {
-        id,
-        name: format!("node-{id}"),
-        role: Role::Node,
         // Nobody listens there: a filler that is suspected does not answer.
         cluster_address: "127.0.0.1:1".into(),
-        edge_address: String::new(),
-        admin_address: String::new(),
-        zone: String::new(),
-        version: String::new(),
-        up: true,
-        voter: false,
-        auto: false,
-        draining: false,
+        ..Member::node(id, format!("node-{id}"))
     }
 }
 

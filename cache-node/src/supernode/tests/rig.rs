@@ -26,7 +26,7 @@ use super::super::{SuperConfig, SuperError, SuperNode, Timing};
 use super::PATIENCE;
 use crate::membership::ClusterView;
 use crate::metrics::{IndexMetrics, Metrics};
-use crate::rpc::{self, Channels};
+use crate::rpc::{self, Channels, Door, Refusals};
 use crate::tasks::Tasks;
 use crate::tls::{MEMBER_NAME, Security, TlsFiles, node_name};
 
@@ -120,11 +120,12 @@ impl Rig {
         let metrics = IndexMetrics::new(&Metrics::new().unwrap()).unwrap();
         let channels = Channels::new(security.clone());
         let node = SuperNode::start(config, channels, tasks.clone(), metrics).await?;
-        let mut server = rpc::server(&security).unwrap();
+        let mut server = rpc::server(Refusals::default());
+        let door = Door::new(listener, &security, None, Refusals::default()).unwrap();
         let router = server.add_service(node.service()).add_service(node.raft_service());
         let stop = tasks.token();
         tasks.spawn("server", async move {
-            rpc::serve(router, listener, stop, GRACE).await.unwrap();
+            rpc::serve_at(router, door, stop, GRACE).await.unwrap();
         });
         Ok(Super { info, node, directory, tasks })
     }
@@ -365,10 +366,11 @@ pub(super) async fn filler(
     let address = listener.local_addr().unwrap().to_string();
     let fills = Arc::new(AtomicBool::new(true));
     let service = v1::peer_server::PeerServer::new(Filler { id, fills: fills.clone() });
-    let router = rpc::server(&rig.security(name)).unwrap().add_service(service);
+    let router = rpc::server(Refusals::default()).add_service(service);
+    let door = Door::new(listener, &rig.security(name), None, Refusals::default()).unwrap();
     let stop = tasks.token();
     tasks.spawn("filler", async move {
-        rpc::serve(router, listener, stop, Duration::ZERO).await.unwrap();
+        rpc::serve_at(router, door, stop, Duration::ZERO).await.unwrap();
     });
     (address, fills)
 }

@@ -62,7 +62,7 @@ async fn lanes_alone(lanes: impl ServesLanes, id: u64, tasks: &Tasks) -> Member 
 async fn serve(lanes: Arc<dyn ServesLanes>, refusals: Refusals, id: u64, tasks: &Tasks) -> Member {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let member = member(id, listener.local_addr().unwrap());
-    let router = rpc::plain_server(refusals.clone()).add_routes(tonic::service::Routes::default());
+    let router = rpc::server(refusals.clone()).add_routes(tonic::service::Routes::default());
     let door = Door::new(listener, &Way::Lane.security(id), Some(lanes), refusals).unwrap();
     let stop = tasks.token();
     tasks.spawn("door", async move {
@@ -94,10 +94,11 @@ async fn a_member_without_lanes_is_asked_by_grpc_and_one_in_plain_text_too() {
     let (holder, taker, manifest, body) = held().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let older = member(1, listener.local_addr().unwrap());
-    let server = rpc::server(&Way::Lane.security(1)).unwrap().add_service(holder.grpc());
+    let server = rpc::server(Refusals::default()).add_service(holder.grpc());
+    let door = Door::new(listener, &Way::Lane.security(1), None, Refusals::default()).unwrap();
     let stop = holder.tasks.token();
     holder.tasks.spawn("older", async move {
-        rpc::serve(server, listener, stop, Duration::from_millis(100)).await.unwrap();
+        rpc::serve_at(server, door, stop, Duration::from_millis(100)).await.unwrap();
     });
     for _ in 0..2 {
         let got = take(&taker.peers, &older, wanted(&manifest), &[2]).await.unwrap();

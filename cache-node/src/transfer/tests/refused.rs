@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::*;
 use crate::metrics::RefusalMetrics;
-use crate::rpc::Refusals;
+use crate::rpc::{Door, Refusals};
 
 struct Refusing {
     address: String,
@@ -31,12 +31,13 @@ impl Refusing {
         let service = PeerService::new(NodeId(1), store.clone(), Arc::default(), wishes, transfer);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server = rpc::server_with(&Security::Insecure, Refusals::new(metrics.clone()));
-        let router = server.unwrap().add_service(service.into_server());
+        let refusals = Refusals::new(metrics.clone());
+        let router = rpc::server(refusals.clone()).add_service(service.into_servers().0);
+        let door = Door::new(listener, &Security::Insecure, None, refusals).unwrap();
         let (tasks, grace) = (Tasks::new(), Duration::from_millis(100));
         let stop = tasks.token();
         tasks.spawn("peer", async move {
-            rpc::serve(router, listener, stop, grace).await.unwrap();
+            rpc::serve_at(router, door, stop, grace).await.unwrap();
         });
         Self { address, metrics, store, tasks, _dir: dir }
     }

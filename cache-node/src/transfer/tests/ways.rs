@@ -57,7 +57,7 @@ impl Way {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let me = member(id, listener.local_addr().unwrap());
         let refusals = Refusals::default();
-        let router = rpc::plain_server(refusals.clone()).add_service(service);
+        let router = rpc::server(refusals.clone()).add_service(service);
         let door = Door::new(listener, &self.security(id), Some(lanes), refusals).unwrap();
         let stop = tasks.token();
         tasks.spawn("peer", async move {

@@ -15,7 +15,7 @@ use super::super::generation::{Generation, Stamp};
 use super::super::{Compaction, Raft, RaftClient, RaftConfig};
 use super::{ABSENCE, PATIENCE};
 use crate::metrics::{IndexMetrics, Metrics};
-use crate::rpc::{self, Channels};
+use crate::rpc::{self, Channels, Door, Refusals};
 use crate::tasks::Tasks;
 use crate::tls::{MEMBER_NAME, Security, TlsFiles, node_name};
 
@@ -113,10 +113,11 @@ impl Cluster {
         let shell = (tasks.clone(), metrics);
         let started = Raft::start_with(config, self.compaction, channels, shell).await;
         let (raft, _) = started.unwrap();
-        let router = rpc::server(&security).unwrap().add_service(raft.service());
+        let router = rpc::server(Refusals::default()).add_service(raft.service());
+        let door = Door::new(listener, &security, None, Refusals::default()).unwrap();
         let stop = tasks.token();
         tasks.spawn("server", async move {
-            rpc::serve(router, listener, stop, GRACE).await.unwrap();
+            rpc::serve_at(router, door, stop, GRACE).await.unwrap();
         });
         SuperNode { info, raft, directory, tasks }
     }
