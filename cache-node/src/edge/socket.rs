@@ -25,6 +25,11 @@ impl Socket {
         self.tcp().peer_addr().ok().map(|address| address.ip())
     }
 
+    /// Whether it is under TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

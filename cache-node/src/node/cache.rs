@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
 use super::members::Members;
+use super::prefetch::Prefetcher;
 use super::purges::Purger;
 use super::sites::{self, SiteKeeper};
 use super::{NodeError, Running, holdings, mode, verify};
@@ -18,7 +19,7 @@ use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
-use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
+use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher, PREFETCH_QUEUE_MAX};
 use crate::membership::Role;
 use crate::membership::mode::Sight;
 use crate::metrics::{
@@ -63,6 +64,7 @@ struct Built {
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
     purger: Purger,
+    prefetcher: Prefetcher,
 }
 
 /// Runs a caching node until `stop`.
@@ -88,8 +90,8 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger } = built;
-    let (shown, mode) = watch::channel(None);
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, .. } = built;
+    let (calls, (shown, mode)) = ((built.purger, built.prefetcher), watch::channel(None));
     groups.session.spawn_until_stopped("mode", {
         let directory = directory.clone();
         let sight = move || Sight {
@@ -111,7 +113,7 @@ pub(super) async fn run(
             document
         }
     });
-    running.set_control(control(cluster_id, purger, &directory, auto.as_deref()));
+    running.set_control(control(cluster_id, calls, &directory, auto.as_deref()));
     let router =
         server.add_service(peer_service.into_server()).add_service(directory.home_service());
     let router = match &auto {
@@ -161,11 +163,11 @@ fn open_doors(
 /// What can be asked of a caching node.
 fn control(
     cluster_id: ClusterId,
-    purger: Purger,
+    (purger, prefetcher): (Purger, Prefetcher),
     directory: &Arc<Directory>,
     auto: Option<&Auto>,
 ) -> Control {
-    let control = purger.add_to(Control::new());
+    let control = prefetcher.add_to(purger.add_to(Control::new()));
     let control = match auto {
         None => control,
         Some(auto) => {
@@ -246,19 +248,24 @@ async fn build(
     groups.session.spawn_until_stopped("sites", sites.clone().keep(directory.clone()));
     let fills = Arc::new(Fills::default());
     let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
+    let (prefetches, prefetch_wishes) = mpsc::channel(PREFETCH_QUEUE_MAX);
     let sealer = Sealer::new(cache.secret.as_bytes());
     let peer_service = PeerService::new(
         node_id,
         store.clone(),
         fills.clone(),
-        CopyWishes { queue, sealer: sealer.clone() },
+        CopyWishes { queue, prefetches, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
+    let origin = OriginClient::new(origin_metrics.clone(), groups.flights.clone())?;
+    let checking = origin.clone().check_health(sites.current());
+    groups.session.spawn_until_stopped("origin-health", checking);
+    let peers = Peers::new(channels.clone(), sealer, transfer_metrics.clone());
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
-        origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
-        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone()),
+        origin,
+        peers: peers.clone(),
         fills,
         sites: sites.current(),
         metrics: origin_metrics.clone(),
@@ -266,6 +273,17 @@ async fn build(
         secret: *cache.secret.as_bytes(),
     };
     let fetcher = Fetcher::new(parts, groups.flights.clone());
+    let taking = fetcher.clone().take_prefetches(prefetch_wishes);
+    groups.flights.spawn_until_stopped("prefetches", taking);
+    let prefetcher = Prefetcher {
+        directory: directory.clone(),
+        sites: sites.current(),
+        secret: cache.secret.clone(),
+        fetcher: fetcher.clone(),
+        peers,
+        tasks: groups.flights.clone(),
+        jobs: Arc::default(),
+    };
     let edge_config = EdgeConfig {
         unknown_host: cache.edge.unknown_host,
         connections_max: cache.edge.connections_max,
@@ -280,7 +298,7 @@ async fn build(
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger })
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, prefetcher })
 }
 
 /// The edge, with its access log where one is configured.

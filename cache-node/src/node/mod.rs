@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
+//! | `prefetch` | the control calls that prefetch |
 //! | `purges` | the control call that purges |
 //! | `sites` | the sites that a node serves, and the calls that change them |
 //! | `verify` | the control call that compares the super-nodes' indexes |
@@ -23,6 +24,7 @@ mod capability;
 mod holdings;
 mod members;
 mod mode;
+mod prefetch;
 mod purges;
 pub mod recovery;
 mod selection;
@@ -238,7 +240,7 @@ impl Running {
 
     /// From here on the member answers these control calls.
     fn set_control(&self, control: Control) {
-        self.control.send_replace(Some(Arc::new(control)));
+        self.control.send_replace(Some(Arc::new(control.with_list())));
     }
 
     fn set_status(&self, status: impl Fn() -> StatusDocument + Send + Sync + 'static) {

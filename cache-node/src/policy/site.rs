@@ -8,14 +8,24 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::uri::{Authority, Scheme};
 use serde::{Deserialize, Serialize};
 use shoal_proto::limits::{NAME_BYTES_MAX, OBJECT_BYTES_MAX};
 
+use super::choices::{
+    self, HeaderEdits, HeadersConfig, HealthConfig, KeyConfig, PathConfig, Paths, SetCookie,
+    TtlConfig, Wrong,
+};
+use super::key::KeyRules;
+use super::label::plain_path;
 use super::rules::{self, ClientDirectives, Rules, UnclearAge};
 
 /// Longest host name, in bytes (RFC 1035 section 2.3.4).
 const HOST_BYTES_MAX: usize = 253;
+/// Most origins of a site, and most path rules.
+const ORIGINS_MAX: usize = 8;
+const PATHS_MAX: usize = 64;
 /// Longest wait that a site may configure, in milliseconds: ten minutes.
 const TIMEOUT_MS_MAX: u64 = 600_000;
 
@@ -40,6 +50,9 @@ pub struct SiteConfig {
     pub hosts: Vec<String>,
     /// The origin's base URL: `http://` or `https://`, host, port; no path.
     pub origin: String,
+    /// Further origins with the same content, tried in this order while those before are away.
+    #[serde(default)]
+    pub more_origins: Vec<String>,
     /// Which authority the origin sees in `Host`; `origin` unless set.
     #[serde(default)]
     pub host_header: HostHeader,
@@ -64,6 +77,36 @@ pub struct SiteConfig {
     /// Which cache directives of clients count: `ignore`, `safe` or `all`.
     #[serde(default)]
     pub client_directives: ClientDirectives,
+    /// Methods that are let through; all but `CONNECT` and `TRACE` when empty.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Whether nothing is cached.
+    #[serde(default)]
+    pub bypass: bool,
+    /// What becomes of responses with `Set-Cookie`: `pass`, `strip` or `store`.
+    #[serde(default)]
+    pub set_cookie: SetCookie,
+    /// Response headers that carry tags to purge by.
+    #[serde(default = "rules::tags")]
+    pub tags: Vec<String>,
+    /// What else than the path makes two requests ask for different objects.
+    #[serde(default)]
+    pub key: KeyConfig,
+    /// How long responses are fresh, and of use after that.
+    #[serde(default)]
+    pub ttl: TtlConfig,
+    /// Headers set and taken away towards origins.
+    #[serde(default)]
+    pub request_headers: HeadersConfig,
+    /// Headers set and taken away towards clients.
+    #[serde(default)]
+    pub response_headers: HeadersConfig,
+    /// When an origin counts as away, where there are several.
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// What differs for some paths; the first rule that fits counts.
+    #[serde(default)]
+    pub path: Vec<PathConfig>,
 }
 
 fn connect_timeout_ms() -> u64 {
@@ -96,13 +139,40 @@ pub struct SiteError {
     pub remedy: &'static str,
 }
 
+/// Where an origin is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginUrl {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Its host, with its port where that is not the scheme's own; in lower case.
+    pub authority: Authority,
+}
+
+impl std::fmt::Display for OriginUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
 /// A validated site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     name: String,
-    scheme: Scheme,
-    authority: Authority,
+    first: OriginUrl,
+    more: Vec<OriginUrl>,
     host_header: HostHeader,
+    methods: Vec<Method>,
+    paths: Vec<(Paths, Arc<Self>)>,
+    /// What is in keys.
+    pub key: KeyRules,
+    /// Nothing is cached.
+    pub bypass: bool,
+    /// What is done to headers towards origins.
+    pub request_headers: HeaderEdits,
+    /// What is done to headers towards clients.
+    pub response_headers: HeaderEdits,
+    /// When an origin counts as away.
+    pub health: HealthConfig,
     /// Longest wait for a connection to the origin.
     pub connect_timeout: Duration,
     /// Longest wait for the origin's response head.
@@ -121,14 +191,39 @@ impl Site {
         &self.name
     }
 
-    /// `http` or `https`.
+    /// `http` or `https`, of the first origin.
     pub fn scheme(&self) -> &Scheme {
-        &self.scheme
+        &self.first.scheme
     }
 
-    /// The origin's host, with its port where that is not the scheme's own; in lower case.
+    /// The first origin's host, with its port where that is not the scheme's own; in lower case.
     pub fn authority(&self) -> &Authority {
-        &self.authority
+        &self.first.authority
+    }
+
+    /// All origins, the first first.
+    pub fn origins(&self) -> impl Iterator<Item = &OriginUrl> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    /// The site as it is for a path and query: the first path rule that fits counts.
+    pub fn at(self: Arc<Self>, target: &str) -> Arc<Self> {
+        if self.paths.is_empty() {
+            return self;
+        }
+        let path = plain_path(target);
+        let found = self.paths.iter().find(|(paths, _)| paths.has(&path));
+        found.map(|(_, site)| Arc::clone(site)).unwrap_or(self)
+    }
+
+    /// Methods that are let through; all when empty.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// Whether a method is let through.
+    pub fn allows(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
     }
 
     /// Which authority the origin sees in `Host`.
@@ -138,14 +233,14 @@ impl Site {
 
     /// The origin's base URL, for messages.
     pub fn origin(&self) -> String {
-        format!("{}://{}", self.scheme, self.authority)
+        self.first.to_string()
     }
 
     /// The authority that the origin sees in `Host` for a client that asked for
     /// `client_authority`: in lower case, so that equal names are equal (RFC 9110 section 4.2.3).
     pub fn host_for<'a>(&'a self, client_authority: &'a str) -> Cow<'a, str> {
         match self.host_header {
-            HostHeader::Origin => Cow::Borrowed(self.authority.as_str()),
+            HostHeader::Origin => Cow::Borrowed(self.first.authority.as_str()),
             HostHeader::Client => lower(client_authority),
         }
     }
@@ -252,6 +347,14 @@ struct Faults {
 }
 
 impl Faults {
+    /// What was read; where it is wrong, the default, and a fault.
+    fn take<T: Default>(&mut self, field: &'static str, read: Result<T, Wrong>) -> T {
+        read.unwrap_or_else(|(value, remedy)| {
+            self.add(field, value, remedy);
+            T::default()
+        })
+    }
+
     fn add(&mut self, field: &'static str, value: impl ToString, remedy: &'static str) {
         let site = self.site.clone();
         self.found.push(SiteError { site, field, value: value.to_string(), remedy });
@@ -283,31 +386,109 @@ fn validate(config: SiteConfig, faults: &mut Faults) -> Option<Site> {
     if config.max_object_bytes == 0 || config.max_object_bytes > OBJECT_BYTES_MAX {
         faults.add("max_object_bytes", config.max_object_bytes, "write 1 to 68719476736 bytes");
     }
+    let built = build(&config, faults);
+    let paths = path_rules(&config, faults);
+    let site = built.filter(|_| faults.found.len() == before)?;
+    let paths = paths.into_iter().map(|(paths, site)| (paths, Arc::new(site))).collect();
+    Some(Site { paths, ..site })
+}
+
+/// Where the site's origins are.
+fn origins(config: &SiteConfig, faults: &mut Faults) -> Option<(OriginUrl, Vec<OriginUrl>)> {
+    let mut read = |field, text: &String| match parse_origin(text) {
+        Ok((scheme, authority)) => Some(OriginUrl { scheme, authority }),
+        Err(remedy) => {
+            faults.add(field, text, remedy);
+            None
+        }
+    };
+    let first = read("origin", &config.origin);
+    let more: Vec<_> =
+        config.more_origins.iter().filter_map(|text| read("more_origins", text)).collect();
+    if more.len() >= ORIGINS_MAX {
+        faults.add("more_origins", more.len(), "name at most 7 more");
+    }
+    Some((first?, more))
+}
+
+/// The site without its path rules.
+fn build(config: &SiteConfig, faults: &mut Faults) -> Option<Site> {
     let targeted = rules::read_targeted(&config.targeted);
-    if let Err(name) = &targeted {
-        let remedy = "name at most 8 response fields other than Cache-Control";
-        faults.add("targeted", name, remedy);
-    }
-    let origin = parse_origin(&config.origin);
-    if let Err(remedy) = origin {
-        faults.add("origin", &config.origin, remedy);
-    }
-    let (scheme, authority) = origin.ok().filter(|_| faults.found.len() == before)?;
+    let targeted =
+        targeted.map_err(|name| (name, "name at most 8 response fields other than Cache-Control"));
+    let ttl = &config.ttl;
+    faults.take("ttl", choices::check_times(ttl));
+    faults.take("health", choices::check_health(&config.health));
+    let rules = Rules {
+        targeted: faults.take("targeted", targeted),
+        unclear_age: config.unclear_age,
+        client_directives: config.client_directives,
+        default_ttl_s: ttl.default_s,
+        forced_ttl_s: ttl.forced_s,
+        negative_ttl_s: faults.take("ttl", choices::read_negative(&ttl.negative_s)),
+        stale_while_revalidate_s: ttl.stale_while_revalidate_s,
+        stale_if_error_s: ttl.stale_if_error_s,
+        set_cookie: config.set_cookie,
+        tags: faults.take("tags", choices::read_tags(&config.tags)),
+    };
+    let edits = choices::read_edits;
+    let request_headers = faults.take("request_headers", edits(&config.request_headers));
+    let response_headers = faults.take("response_headers", edits(&config.response_headers));
+    let methods = faults.take("methods", choices::read_methods(&config.methods));
+    let key = faults.take("key", choices::read_key(&config.key));
+    let (first, more) = origins(config, faults)?;
     Some(Site {
-        name: config.name,
-        scheme,
-        authority,
+        name: config.name.clone(),
+        first,
+        more,
         host_header: config.host_header,
+        methods,
+        paths: Vec::new(),
+        key,
+        bypass: config.bypass,
+        request_headers,
+        response_headers,
+        health: config.health.clone(),
         connect_timeout: Duration::from_millis(config.connect_timeout_ms),
         first_byte_timeout: Duration::from_millis(config.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(config.between_bytes_timeout_ms),
         max_object_bytes: config.max_object_bytes,
-        rules: Rules {
-            targeted: targeted.ok()?,
-            unclear_age: config.unclear_age,
-            client_directives: config.client_directives,
-        },
+        rules,
     })
+}
+
+/// The site as it is for some paths.
+fn path_rules(config: &SiteConfig, faults: &mut Faults) -> Vec<(Paths, Site)> {
+    if config.path.len() > PATHS_MAX {
+        faults.add("path", config.path.len(), "write at most 64 path rules");
+        return Vec::new();
+    }
+    let mut read = Vec::with_capacity(config.path.len());
+    for rule in &config.path {
+        let paths = match choices::read_paths(rule) {
+            Ok(paths) => paths,
+            Err((value, remedy)) => {
+                faults.add("path", value, remedy);
+                continue;
+            }
+        };
+        let PathConfig { bypass, ttl, key, .. } = rule.clone();
+        let there = SiteConfig {
+            path: Vec::new(),
+            bypass: bypass.unwrap_or(config.bypass),
+            ttl: ttl.unwrap_or_else(|| config.ttl.clone()),
+            key: key.unwrap_or_else(|| config.key.clone()),
+            ..config.clone()
+        };
+        let mut of_rule = Faults { site: config.name.clone(), found: Vec::new() };
+        let site = build(&there, &mut of_rule);
+        // What is wrong with the site itself is told once.
+        let own = |fault: &SiteError| ["ttl", "key"].contains(&fault.field);
+        let own = of_rule.found.into_iter().filter(own);
+        faults.found.extend(own.map(|fault| SiteError { field: "path", ..fault }));
+        read.extend(site.map(|site| (paths, site)));
+    }
+    read
 }
 
 fn host_is_valid(pattern: &str) -> bool {

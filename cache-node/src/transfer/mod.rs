@@ -34,7 +34,7 @@ pub use gather::{Control, GatherError, Gatherer};
 pub use live::{End, Live, Progress, Tail};
 pub use registry::{Entry, FillEntry, Fills};
 pub use sealed::{Sealer, Source};
-pub use server::{CopyRequest, CopyWishes, PeerService};
+pub use server::{CopyRequest, CopyWishes, PeerService, PrefetchWish};
 
 #[cfg(test)]
 mod tests;

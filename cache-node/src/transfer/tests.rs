@@ -118,7 +118,11 @@ async fn node(id: u64) -> Node {
     let store = store(dir.path(), &m).await;
     let fills = Arc::new(Fills::default());
     let sealer = Sealer::new(&[7; 32]);
-    let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
+    let wishes = CopyWishes {
+        queue: mpsc::channel(1).0,
+        prefetches: mpsc::channel(1).0,
+        sealer: sealer.clone(),
+    };
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();
@@ -278,6 +282,13 @@ impl Peer for Liar {
         _: Request<v1::TakeCopyRequest>,
     ) -> Result<Response<v1::TakeCopyReply>, Status> {
         Ok(Response::new(v1::TakeCopyReply { taken: false }))
+    }
+
+    async fn prefetch(
+        &self,
+        _: Request<v1::PrefetchRequest>,
+    ) -> Result<Response<v1::PrefetchReply>, Status> {
+        Ok(Response::new(v1::PrefetchReply::default()))
     }
 }
 

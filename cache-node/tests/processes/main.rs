@@ -21,5 +21,6 @@ mod privacy;
 mod purges;
 mod refusals;
 mod restarts;
+mod rules;
 mod sites;
 mod variants;
