@@ -29,6 +29,7 @@
 //! site says so; of a
 //! client's `Cache-Control` counts only what costs the origin nothing, unless a site wants more.
 
+mod address;
 pub mod choices;
 pub mod conditional;
 pub mod date;
