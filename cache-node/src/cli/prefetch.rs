@@ -287,8 +287,8 @@ mod tests {
     fn people_see_how_far_it_is_and_what_failed() {
         let now = Report { failures: Vec::new(), ..report() };
         let bar = bar(&Report::default(), &now, 12);
-        assert!(bar.ends_with("[###############---------------] 6/12, 2 failed, 3MiB"), "{bar:?}");
-        assert_eq!(text(&report()), "4 of 6 got, 2 failed, 3MiB in 1.5 s\n");
+        assert!(bar.ends_with("[###############---------------] 6/12, 2 failed, 3 MiB"), "{bar:?}");
+        assert_eq!(text(&report()), "4 of 6 got, 2 failed, 3 MiB in 1.5 s\n");
         let told = failures(&report(), 5);
         assert!(
             told.contains("http://d/1 on node-1: the origin answers 404\nand 3 more"),
