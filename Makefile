@@ -8,7 +8,7 @@ SHELL := bash
 CARGO = . ci/env.sh && cargo
 WORKSPACE = --workspace --all-targets --locked
 
-.PHONY: help deps build run demo test conformance sim fmt lint docs
+.PHONY: help deps build run demo test charts images conformance sim fmt lint docs
 
 help: ## Show this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,15 @@ test: deps ## Check form and lints, then run every test
 	$(CARGO) clippy $(WORKSPACE) -- -D warnings
 	$(CARGO) build $(WORKSPACE)
 	$(CARGO) test --workspace --locked
+	@$(MAKE) --no-print-directory charts
+
+charts: ## Check the chart, manifests, dashboards and rules
+	@ci/deps.sh charts
+	@deploy/check.sh
+
+# REGISTRY=registry.example.com/team goes before the names; PROFILE=dev takes what is built.
+images: deps ## Build the container images, into target/images
+	@. ci/env.sh && deploy/images/build.sh target/images
 
 # NODES=3 for more nodes, TEST=id for one test and its messages.
 conformance: build ## Run the public HTTP caching suite against an edge, and judge the result
@@ -52,3 +61,4 @@ lint: deps ## Check form and lints only
 
 docs: deps ## Write the tables of metrics and of configuration keys anew
 	. ci/env.sh && SHOAL_WRITE_DOCS=1 cargo test --workspace --locked --test tidy documented
+	. ci/env.sh && SHOAL_WRITE_CRDS=1 cargo test --workspace --locked --test definitions

@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build and its tests need on Debian and Ubuntu; does nothing when all is there.
+# `ci/deps.sh charts` adds what looks at charts and manifests, `ci/deps.sh e2e` what a Kubernetes
+# cluster of real pods needs.
 # nginx is needed as a program for the tests: its service is never started.
 set -euo pipefail
 
@@ -28,6 +30,19 @@ need ip iproute2
 need jq jq
 need nginx nginx-light
 has_libclang || packages+=(libclang-dev)
+if [ "${1:-}" = charts ]; then
+    need promtool prometheus
+    need yamllint yamllint
+    need pip3 python3-pip
+    python3 -c 'import yaml' >/dev/null 2>&1 || packages+=(python3-yaml)
+fi
+if [ "${1:-}" = e2e ]; then
+    need containerd containerd
+    need runc runc
+    need iptables iptables
+    need openssl openssl
+    [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
+fi
 
 give_up() {
     printf 'ci/deps.sh: %s\n' "$*" >&2

@@ -12,4 +12,6 @@ fi
 # A clean checkout in CI finds what the last one built.
 if [ -n "${CI:-}" ]; then
     export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$shoal_cache/target}"
+    # Every clone is built once: what would make a second build of it fast only fills the disk.
+    export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 fi

@@ -173,12 +173,16 @@ pub struct StoreMetrics {
     pub bytes: IntGauge,
     /// The byte budget.
     pub budget_bytes: IntGauge,
-    /// Objects stored whole.
+    /// Objects stored.
     pub objects: IntGauge,
     /// Body bytes held in the memory tier.
     pub memory_bytes: IntGauge,
+    /// Objects that came into the store.
+    pub stored: IntCounter,
     /// Objects evicted.
     pub evictions: IntCounter,
+    /// Parts of large objects evicted.
+    pub parts_evicted: IntCounter,
     /// Bytes of the budget that evictions freed.
     pub evicted_bytes: IntCounter,
     /// Times that a last copy was passed over by an eviction.
@@ -203,10 +207,16 @@ impl StoreMetrics {
                 "Bytes of the budget taken, by bodies and by what describes them.",
             )?,
             budget_bytes: m.gauge("shoal_store_budget_bytes", "The store's byte budget.")?,
-            objects: m.gauge("shoal_store_objects", "Objects stored whole.")?,
+            objects: m.gauge("shoal_store_objects", "Objects stored.")?,
             memory_bytes: m
                 .gauge("shoal_store_memory_bytes", "Body bytes held in the memory tier.")?,
+            stored: m
+                .counter("shoal_store_objects_stored_total", "Objects that came into the store.")?,
             evictions: m.counter("shoal_store_evictions_total", "Objects evicted.")?,
+            parts_evicted: m.counter(
+                "shoal_store_parts_evicted_total",
+                "Parts of large objects evicted, while the rest of them stayed.",
+            )?,
             evicted_bytes: m.counter(
                 "shoal_store_evicted_bytes_total",
                 "Bytes of the budget that evictions freed.",
@@ -324,6 +334,40 @@ impl ModeMetrics {
     /// Counts a change.
     pub fn changed(&self) {
         self.changes.inc();
+    }
+}
+
+/// Metrics of a node that leaves without loss.
+#[derive(Clone, Debug)]
+pub struct DrainMetrics {
+    /// 1 while it drains.
+    pub draining: IntGauge,
+    /// Objects still to be looked at or given away.
+    pub objects_left: IntGauge,
+    /// Objects given away.
+    pub objects: IntCounter,
+    /// Their body bytes.
+    pub bytes: IntCounter,
+}
+
+impl DrainMetrics {
+    /// Registers the drain's metrics.
+    ///
+    /// # Errors
+    /// When a name is taken.
+    pub fn new(m: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            draining: m.gauge("shoal_draining", "1 while the node is about to leave.")?,
+            objects_left: m.gauge(
+                "shoal_drain_objects_left",
+                "Objects that a draining node has still to look at or give away.",
+            )?,
+            objects: m.counter(
+                "shoal_drain_objects_total",
+                "Objects that the node gave away, being the last to have them.",
+            )?,
+            bytes: m.counter("shoal_drain_bytes_total", "Body bytes of those objects.")?,
+        })
     }
 }
 

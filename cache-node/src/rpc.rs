@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 pub(crate) mod arbitrary;
+mod door;
+mod lane;
 mod refusals;
 mod watched;
 
@@ -23,6 +25,8 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Request, Response, Status};
 use tower_layer::{Identity, Stack};
 
+pub use door::{Door, serve_at};
+pub use lane::{Caller, Calling, LANE, Lane, LaneEnd, ServesLanes};
 pub use refusals::{Refusal, Refusals};
 
 use crate::tls::{Security, claims_name};
@@ -51,7 +55,14 @@ pub const MESSAGE_BYTES_MAX: usize = RPC_MESSAGE_BYTES_MAX;
 #[derive(Clone, Debug)]
 pub struct Channels {
     security: Security,
-    open: Arc<Mutex<HashMap<(String, String), Channel>>>,
+    open: Arc<Mutex<Open>>,
+}
+
+/// Channels by address and name, all made with one identity.
+#[derive(Debug, Default)]
+struct Open {
+    generation: u64,
+    channels: HashMap<(String, String), Channel>,
 }
 
 impl Channels {
@@ -73,14 +84,16 @@ impl Channels {
     pub fn to(&self, address: &str, name: &str) -> Result<Channel, RpcError> {
         let at = (address.to_owned(), name.to_owned());
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = open.get(&at) {
+        let generation = self.security.generation();
+        if open.generation != generation || open.channels.len() >= CHANNELS_MAX {
+            // Calls that run keep the channel that they began on.
+            *open = Open { generation, channels: HashMap::new() };
+        }
+        if let Some(channel) = open.channels.get(&at) {
             return Ok(channel.clone());
         }
         let channel = self.endpoint(address, name)?.connect_lazy();
-        if open.len() >= CHANNELS_MAX {
-            open.clear();
-        }
-        open.insert(at, channel.clone());
+        open.channels.insert(at, channel.clone());
         Ok(channel)
     }
 
@@ -103,6 +116,7 @@ impl Channels {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_frame_size(FRAME_BYTES_MAX)
             .http2_max_header_list_size(16 * 1024);
         match tls {
             Some(tls) => endpoint.tls_config(tls).map_err(bad),
@@ -134,18 +148,23 @@ pub fn server_with(
     security: &Security,
     refusals: Refusals,
 ) -> Result<Server<Layers>, tonic::transport::Error> {
-    let server = Server::builder()
+    let server = plain_server(refusals);
+    match security.server() {
+        Some(tls) => server.tls_config(tls),
+        None => Ok(server),
+    }
+}
+
+/// The same server for [`serve_at`], whose door secures connections.
+pub fn plain_server(refusals: Refusals) -> Server<Layers> {
+    Server::builder()
         .layer(Watch { refusals })
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
         .max_concurrent_streams(STREAMS_MAX)
         .http2_keepalive_interval(Some(Duration::from_secs(KEEP_ALIVE_S)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(KEEP_ALIVE_S)));
-    match security.server() {
-        Some(tls) => server.tls_config(tls),
-        None => Ok(server),
-    }
+        .http2_keepalive_timeout(Some(Duration::from_secs(KEEP_ALIVE_S)))
 }
 
 /// Serves `router` on `listener` until `stop`, then lets running calls end for at most `grace`.

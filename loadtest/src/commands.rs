@@ -15,24 +15,30 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{CountsAround, Evidence, Findings},
-    driver::{self, DriveError, Outcome, Signals},
+    driver::{
+        self, DriveError, Outcome, Signals,
+        uploads::{self, Uploads},
+    },
     index::{self, IndexError},
     origin::{Origin, OriginError},
     policy::{self, PolicyError},
     report::{
         Report, html, index as index_report, policy as policy_report, swarm as swarm_report, table,
+        transfer::TransferReport,
     },
     scenario::{
         Command, IndexScenario, OriginScenario, PolicyScenario, Scenario, SwarmScenario,
-        UsageError,
+        TransferScenario, UsageError,
         cli::{OriginArgs, RunArgs},
         index::IndexArgs,
         policy::PolicyArgs,
         run::JsonTarget,
         swarm::SwarmArgs,
+        transfer::{EndArgs, TransferArgs},
     },
     swarm::{self, SwarmError},
     tasks::{Group, thread},
+    transfer::{self, TransferError},
 };
 
 /// A threshold was missed.
@@ -63,6 +69,9 @@ pub enum CommandError {
     /// The swarm did not start.
     #[error(transparent)]
     Swarm(#[from] SwarmError),
+    /// The transfer failed.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
     /// A report could not be written.
     #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
     Write {
@@ -98,6 +107,8 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Index(args) => bench(*args).await,
         Command::Policy(args) => replay(args),
         Command::Swarm(args) => bench_swarm(*args).await,
+        Command::Transfer(args) => bench_transfer(args).await,
+        Command::TransferEnd(args) => transfer_end(&args).await,
     };
     result.unwrap_or_else(|error| {
         // When stderr is closed there is nobody to tell.
@@ -134,10 +145,14 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     }
     let watch = Group::new();
     let signals = follow_signals(&watch)?;
+    let sent_before = uploads::read(&scenario.admins).await;
     let outcome = driver::drive(&scenario, &signals).await?;
+    let sent_after = uploads::read(&scenario.admins).await;
     watch.abort();
     let findings = Findings::new(&evidence(&outcome), &scenario.limits);
-    let report = Report::new(&scenario, &outcome, findings);
+    let mut report = Report::new(&scenario, &outcome, findings);
+    let sent = sent_before.zip(sent_after).filter(|(before, _)| !before.is_empty());
+    report.uploads = sent.map(|(before, after)| Uploads::between(&before, &after));
     for (flag, path) in files {
         let text = if flag == "html" { html::page(&report) } else { report.json()? };
         std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
@@ -209,6 +224,40 @@ async fn bench_swarm(args: SwarmArgs) -> Result<ExitCode, CommandError> {
         (false, true) => ExitCode::SUCCESS,
         (false, false) => ExitCode::from(EXIT_MISSED),
     })
+}
+
+async fn bench_transfer(args: TransferArgs) -> Result<ExitCode, CommandError> {
+    let scenario = TransferScenario::try_from(args)?;
+    let files = files(scenario.json.as_ref(), None);
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    let results = transfer::bench(&scenario, &signals.stop).await?;
+    watch.abort();
+    let interrupted = results.interrupted;
+    let report = TransferReport::new(&scenario, results);
+    for (flag, path) in files {
+        let text = report.json()?;
+        std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => print(&report.json()?)?,
+        _ => print(&report.table())?,
+    }
+    Ok(if interrupted { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
+}
+
+async fn transfer_end(args: &EndArgs) -> Result<ExitCode, CommandError> {
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    follow_parent(signals.stop.clone())?;
+    // When nobody listens the parent is gone, and the end comes by itself.
+    let say = |line: serde_json::Value| drop(print(&format!("{line}\n")));
+    transfer::end(args, signals.stop.clone(), say).await?;
+    watch.abort();
+    Ok(ExitCode::SUCCESS)
 }
 
 fn replay(args: PolicyArgs) -> Result<ExitCode, CommandError> {

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit`, `index`, `policy`, `swarm` |
+//! | driver, audit | `driver`, `audit`, `index`, `policy`, `swarm`, `transfer` |
 //! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample`, `process` |
@@ -43,5 +43,6 @@ pub mod scenario;
 pub mod swarm;
 pub mod tasks;
 pub mod tier;
+pub mod transfer;
 pub mod units;
 pub mod workload;

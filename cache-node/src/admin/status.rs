@@ -117,6 +117,9 @@ pub struct MemberStatus {
     /// The tier chooses its role, not its configuration.
     #[serde(default)]
     pub auto: bool,
+    /// It is about to leave.
+    #[serde(default)]
+    pub draining: bool,
     /// `host:port` of its cluster listener.
     pub cluster_address: String,
     /// `host:port` of its edge; empty where it has none.
@@ -205,6 +208,7 @@ impl From<&Member> for MemberStatus {
             up,
             voter,
             auto,
+            draining,
         } = member;
         Self {
             name: name.clone(),
@@ -213,6 +217,7 @@ impl From<&Member> for MemberStatus {
             state: if *up { "up" } else { "down" }.to_owned(),
             voter: *voter,
             auto: *auto,
+            draining: *draining,
             cluster_address: cluster_address.clone(),
             edge_address: edge_address.clone(),
             admin_address: admin_address.clone(),

@@ -28,6 +28,8 @@ pub enum Verb {
     Members,
     /// Checks of the index.
     Verify,
+    /// Draining of a node.
+    Drain,
     /// Recovery from the loss of a majority.
     Recover,
     /// Changes of sites; may be limited to one.
@@ -40,10 +42,11 @@ pub enum Verb {
 
 impl Verb {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Purge,
         Self::Members,
         Self::Verify,
+        Self::Drain,
         Self::Recover,
         Self::Sites,
         Self::Prefetch,
@@ -56,6 +59,7 @@ impl Verb {
             Self::Purge => "purge",
             Self::Members => "members",
             Self::Verify => "verify",
+            Self::Drain => "drain",
             Self::Recover => "recover",
             Self::Sites => "sites",
             Self::Prefetch => "prefetch",

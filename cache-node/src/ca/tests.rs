@@ -10,7 +10,7 @@ use shoal_proto::wire::v1;
 use tonic::Code;
 
 use super::*;
-use crate::rpc::{self, Channels};
+use crate::rpc::{self, Channels, Door, Refusals};
 use crate::tasks::Tasks;
 use crate::tls::{Security, claims_name};
 
@@ -39,10 +39,12 @@ impl Cluster {
 async fn serve(security: &Security, tasks: &Tasks) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let router = rpc::server(security).unwrap().add_routes(tonic::service::Routes::default());
+    let refusals = Refusals::default();
+    let router = rpc::plain_server(refusals.clone()).add_routes(tonic::service::Routes::default());
+    let door = Door::new(listener, security, None, refusals).unwrap();
     let stop = tasks.token();
     tasks.spawn_until_stopped("server", async move {
-        let _ = rpc::serve(router, listener, stop, Duration::ZERO).await;
+        let _ = rpc::serve_at(router, door, stop, Duration::ZERO).await;
     });
     address
 }
@@ -90,6 +92,53 @@ async fn an_authority_that_is_kept_goes_on() {
     let files = reopened.issue(&cluster.folder.path().join("late"), "late").unwrap();
     let late = Security::from_files(&files).unwrap();
     assert_eq!(call(&late, &address, "node-0").await, Code::Unimplemented);
+    tasks.shutdown(Duration::from_secs(5)).await;
+}
+
+/// Puts other files in the place of a member's.
+fn replace(own: &TlsFiles, from: &TlsFiles, which: &[fn(&TlsFiles) -> &PathBuf]) {
+    for file in which {
+        std::fs::copy(file(from), file(own)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_authority_is_replaced_while_members_run() {
+    install_provider();
+    let (old, new, tasks) = (Cluster::new(), Cluster::new(), Tasks::new());
+    let (mine, theirs) = (old.member("node-0"), old.member("node-1"));
+    let [server, caller] = [&mine, &theirs].map(|files| Security::from_files(files).unwrap());
+    let address = serve(&server, &tasks).await;
+    let kept = Channels::new(caller.clone());
+    kept.to(&address, "node-0").unwrap();
+    assert_eq!(call(&caller, &address, "node-0").await, Code::Unimplemented);
+    assert!(!server.look().unwrap(), "nothing has changed");
+
+    // Both authorities are trusted first, so that certificates can be replaced one by one.
+    let authority = |files: &TlsFiles| std::fs::read(&files.ca).unwrap();
+    let (my_new, their_new) = (new.member("node-0"), new.member("node-1"));
+    let both = [authority(&mine), authority(&my_new)].concat();
+    for (files, security) in [(&mine, &server), (&theirs, &caller)] {
+        std::fs::write(&files.ca, &both).unwrap();
+        assert!(security.look().unwrap());
+    }
+    replace(&mine, &my_new, &[|files| &files.cert]);
+    assert!(server.look().is_err(), "a certificate without its key");
+    assert_eq!(call(&caller, &address, "node-0").await, Code::Unimplemented, "as it was");
+    replace(&mine, &my_new, &[|files| &files.key]);
+    assert!(server.look().unwrap());
+    assert_eq!(call(&caller, &address, "node-0").await, Code::Unimplemented);
+    replace(&theirs, &their_new, &[|files| &files.cert, |files| &files.key]);
+    assert!(caller.look().unwrap());
+    assert_eq!(call(&caller, &address, "node-0").await, Code::Unimplemented);
+
+    // Now the old one goes: who has nothing newer is refused.
+    replace(&mine, &my_new, &[|files| &files.ca]);
+    assert!(server.look().unwrap());
+    assert_eq!(call(&caller, &address, "node-0").await, Code::Unimplemented);
+    let late = old.security("node-2");
+    assert_ne!(call(&late, &address, "node-0").await, Code::Unimplemented);
+    assert_eq!((server.generation(), caller.generation()), (3, 2));
     tasks.shutdown(Duration::from_secs(5)).await;
 }
 

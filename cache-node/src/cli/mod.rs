@@ -3,6 +3,7 @@
 //! Output goes to standard output, everything about failure to standard error.
 
 mod control;
+mod drain;
 pub mod exit;
 mod logging;
 mod members;
@@ -50,6 +51,8 @@ enum Command {
     Site(site::SiteArgs),
     /// Shows who is in the tier of super-nodes, and changes it
     Members(members::MembersArgs),
+    /// Has a node give away what nobody else has, so that it may be stopped
+    Drain(drain::DrainArgs),
     /// Goes on from one super-node when most are lost for good
     Recover(recover::RecoverArgs),
     /// Compares the super-nodes' indexes, record by record
@@ -76,6 +79,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Prefetch(args) => prefetch::run(&args),
         Command::Site(args) => site::run(args),
         Command::Members(args) => members::run(args),
+        Command::Drain(args) => drain::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `session` | heartbeats up; view, fences, sites and the session lease down |
 //! | `sites` | reads and changes the cluster's sites |
+//! | `fenced` | what purges leave of what this node has |
 //! | `homes` | calls to a key's home and past it |
 //! | `leases` | keeps held fill leases alive at two homes |
 //! | `announce`, `others` | batches of what this node holds; how many others hold it |
@@ -13,6 +14,7 @@
 //! | `owed` | PURE: what the tier is to be told once it answers again |
 
 mod announce;
+mod fenced;
 mod homes;
 mod leases;
 mod others;
@@ -33,11 +35,11 @@ use shoal_proto::limits::{
 };
 use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::home_server::HomeServer;
-use shoal_proto::{Manifest, ManifestId, NodeId, ObjectHead, ObjectId, ObjectKey, RpcError};
+use shoal_proto::{Manifest, ManifestId, NodeId, ObjectId, ObjectKey, RpcError};
 use tokio::sync::{mpsc, watch};
 
-pub use announce::Change;
-pub use others::OTHERS_OBJECTS_MAX;
+pub use announce::{Change, Held};
+pub use others::{OTHERS_OBJECTS_MAX, Others, PartHolder};
 pub use owed::{Debt, Part, Url};
 pub use tierless::HomeService;
 pub use types::{Acquired, DirectoryConfig, Giver, HeldHere, Known, Lease, Local, SitesHere};
@@ -70,6 +72,7 @@ pub struct Directory {
     owed: Mutex<owed::Owed>,
     welcomed: watch::Receiver<bool>,
     view: watch::Receiver<ClusterView>,
+    draining: watch::Sender<bool>,
 }
 
 impl Directory {
@@ -88,6 +91,7 @@ impl Directory {
         let node = NodeId(me.node_id);
         let homes = Arc::new(homes::Homes::new(channels.clone(), view.clone(), metrics.clone()));
         let held = Arc::new(leases::HeldLeases::default());
+        let draining = watch::Sender::new(false);
         let shared = Arc::new(session::Shared {
             view: view_sender,
             fences: RwLock::new(FenceTable::after_pass(fence_position)),
@@ -103,6 +107,7 @@ impl Directory {
             me: me.clone(),
             seeds,
             role,
+            draining: draining.subscribe(),
             channels: channels.clone(),
             stats: local.stats,
             take_sites: local.sites.take,
@@ -118,7 +123,28 @@ impl Directory {
         );
         tasks.spawn_until_stopped("directory-announce", announce::run(homes.clone(), node, queue));
         let owed = Mutex::default();
-        Arc::new(Self { me, homes, held, shared, changes, home_nodes, owed, welcomed, view })
+        Arc::new(Self {
+            me,
+            homes,
+            held,
+            shared,
+            changes,
+            home_nodes,
+            owed,
+            welcomed,
+            view,
+            draining,
+        })
+    }
+
+    /// Tells the cluster, with the next heartbeat, that this node is about to leave, or stays.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.send_replace(draining);
+    }
+
+    /// Follows [`Directory::set_draining`].
+    pub fn watch_draining(&self) -> watch::Receiver<bool> {
+        self.draining.subscribe()
     }
 
     /// This node's number.
@@ -162,68 +188,6 @@ impl Directory {
     /// Follows [`Directory::fence_position`].
     pub fn watch_fences(&self) -> watch::Receiver<u64> {
         self.shared.fenced.subscribe()
-    }
-
-    fn fences<T>(&self, read: impl FnOnce(&FenceTable) -> T) -> T {
-        read(&self.shared.fences.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn fences_mut<T>(&self, change: impl FnOnce(&mut FenceTable) -> T) -> T {
-        change(&mut self.shared.fences.write().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// What purges leave of a stored object.
-    pub fn verdict(&self, head: &ObjectHead) -> Verdict {
-        self.fences(|fences| fences.verdict(&head.into()))
-    }
-
-    /// Whether a hard purge covers the object.
-    pub fn fenced(&self, head: &ObjectHead) -> bool {
-        self.verdict(head) == Verdict::Gone
-    }
-
-    /// The position of the newest purge that covers the object; `None` when none does.
-    pub fn covering(&self, head: &ObjectHead) -> Option<u64> {
-        self.fences(|fences| fences.covering(&head.into()))
-    }
-
-    /// Whether an object may come into the store, which the index vouched for at position `vouched`,
-    /// or did not: 0.
-    pub fn admits(&self, head: &ObjectHead, vouched: u64) -> bool {
-        self.fences(|fences| fences.admits(&head.into(), vouched))
-    }
-
-    /// Keys that were purged after `position`.
-    pub fn keys_purged_after(&self, position: u64) -> Vec<ObjectKey> {
-        self.fences(|fences| fences.keys_after(position))
-    }
-
-    /// Whether fences that came after `position`, or their number, make a pass worth its while.
-    pub fn wants_pass(&self, position: u64) -> bool {
-        self.fences(|fences| fences.wants_pass(position))
-    }
-
-    /// Begins to hold the fences against everything stored; `None` when there are none. Nothing may
-    /// be between [`Directory::admits`] and the store meanwhile.
-    pub fn begin_pass(&self) -> Option<Pass> {
-        self.fences_mut(FenceTable::begin_pass)
-    }
-
-    /// An object comes into the store although a fence covers it: up to where a later process may
-    /// take all fences for carried out.
-    pub fn let_in(&self, head: &ObjectHead) -> u64 {
-        self.fences_mut(|fences| fences.let_in(&head.into()))
-    }
-
-    /// Whether a pass removes the stored object.
-    pub fn doomed(&self, head: &ObjectHead) -> bool {
-        self.fences(|fences| fences.doomed(&head.into()))
-    }
-
-    /// Ends a pass over everything stored. Returns what to begin with after a restart, once all that
-    /// the pass removed is gone for good.
-    pub fn end_pass(&self, pass: Pass) -> u64 {
-        self.fences_mut(|fences| fences.end_pass(pass))
     }
 
     /// Whether this node has to do without the tier: its session lease has run out, and did not
@@ -407,13 +371,21 @@ impl Directory {
             .await
     }
 
-    /// How many others hold each of those objects, as the index knows it; at most
+    /// Which others hold each of those objects whole, as the index knows it; at most
     /// [`OTHERS_OBJECTS_MAX`] at a time.
     ///
     /// # Errors
     /// When no super-node answered in time.
-    pub async fn others(&self, objects: &[(ObjectKey, ObjectId)]) -> Result<Vec<u32>, RpcError> {
+    pub async fn others(&self, objects: &[(ObjectKey, ObjectId)]) -> Result<Vec<Others>, RpcError> {
         others::ask(&self.homes, self.node_id(), objects).await
+    }
+
+    /// Who else has chunks of an object, as the index knows it; none while no super-node answers.
+    pub async fn holders(&self, key: &ObjectKey, object: &ObjectId) -> Vec<PartHolder> {
+        if !self.session_holds() {
+            return Vec::new();
+        }
+        others::holders(&self.homes, self.node_id(), (key, object)).await
     }
 
     async fn end_lease(&self, key: ObjectKey, lease: Option<Lease>) {
@@ -431,8 +403,9 @@ impl Directory {
             let _ = self.changes.send(change).await;
             return;
         }
-        let Change { key, object, held } = change;
-        self.owe(key, if held { Debt::Held(object) } else { Debt::Dropped(object) });
+        let (key, object) = (change.key, change.object);
+        let nothing = change.held == Held::Nothing;
+        self.owe(key, if nothing { Debt::Dropped(object) } else { Debt::Held(object) });
         self.home_nodes.tell(&[change]).await;
     }
 

@@ -99,6 +99,8 @@ pub(super) struct Agent {
     pub(super) seeds: Vec<String>,
     /// What this node is at any time.
     pub(super) role: watch::Receiver<Role>,
+    /// Whether it is about to leave.
+    pub(super) draining: watch::Receiver<bool>,
     pub(super) channels: Channels,
     pub(super) stats: Arc<dyn Fn() -> v1::NodeStats + Send + Sync>,
     pub(super) take_sites: Arc<dyn Fn(v1::SiteTable) -> bool + Send + Sync>,
@@ -145,7 +147,11 @@ impl Agent {
         let now = v1::Role::from(*role.borrow_and_update());
         let hello = v1::Hello {
             cluster_id: self.cluster.to_string(),
-            node: Some(v1::NodeInfo { role: now.into(), ..self.me.clone() }),
+            node: Some(v1::NodeInfo {
+                role: now.into(),
+                draining: *self.draining.borrow(),
+                ..self.me.clone()
+            }),
             fence_position,
             sites_revision: self.shared.sites_revision.load(Ordering::Relaxed),
         };
@@ -204,7 +210,8 @@ impl Agent {
                     }
                     sequence += 1;
                     unanswered.push_back((sequence, clock::monotonic()));
-                    let stats = Some((self.stats)());
+                    let draining = *self.draining.borrow();
+                    let stats = Some(v1::NodeStats { draining, ..(self.stats)() });
                     send(up, Up::Heartbeat(v1::Heartbeat { sequence, stats })).await?;
                 }
                 event = next(down) => match event? {

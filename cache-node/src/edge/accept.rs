@@ -70,7 +70,7 @@ pub async fn serve<R: ReadPath>(door: impl Into<Door>, edge: Arc<Edge<R>>, tasks
     let connections = Tasks::new();
     let cut = CancellationToken::new();
     let slots = Arc::clone(&edge.slots);
-    let builder = Arc::new(builder(&edge.config, &connections));
+    let speakers = Arc::new(Speakers::new(&edge.config, &connections));
     loop {
         let (stream, slot) = tokio::select! {
             biased;
@@ -87,7 +87,7 @@ pub async fn serve<R: ReadPath>(door: impl Into<Door>, edge: Arc<Edge<R>>, tasks
         };
         let connection = Connection {
             edge: Arc::clone(&edge),
-            builder: Arc::clone(&builder),
+            speakers: Arc::clone(&speakers),
             tls: tls.as_ref().map(|tls| tls.acceptor()),
             stop: connections.token(),
             cut: cut.clone(),
@@ -153,9 +153,27 @@ fn builder(config: &EdgeConfig, connections: &Tasks) -> auto::Builder<Streams> {
     builder
 }
 
+/// What speaks with clients.
+struct Speakers {
+    /// The first bytes tell which protocol.
+    either: auto::Builder<Streams>,
+    http2: auto::Builder<Streams>,
+}
+
+impl Speakers {
+    fn new(config: &EdgeConfig, connections: &Tasks) -> Self {
+        let either = builder(config, connections);
+        Self { http2: either.clone().http2_only(), either }
+    }
+
+    fn of(&self, socket: &Socket) -> &auto::Builder<Streams> {
+        if socket.chose_http2() { &self.http2 } else { &self.either }
+    }
+}
+
 struct Connection<R> {
     edge: Arc<Edge<R>>,
-    builder: Arc<auto::Builder<Streams>>,
+    speakers: Arc<Speakers>,
     tls: Option<TlsAcceptor>,
     stop: CancellationToken,
     cut: CancellationToken,
@@ -163,7 +181,7 @@ struct Connection<R> {
 
 impl<R: ReadPath> Connection<R> {
     async fn run(self, stream: TcpStream, _slot: OwnedSemaphorePermit) {
-        let Self { edge, builder, tls, stop, cut } = self;
+        let Self { edge, speakers, tls, stop, cut } = self;
         let _open = Open::new(edge.metrics.connections.clone());
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "a connection was gone at once");
@@ -175,6 +193,7 @@ impl<R: ReadPath> Connection<R> {
             () = stop.cancelled() => return,
         };
         let Some(socket) = shaken else { return };
+        let builder = speakers.of(&socket);
         let (stream, handle) = ClientStream::new(socket, &edge.config);
         let service = service_fn(move |request| {
             let (edge, handle) = (Arc::clone(&edge), handle.clone());

@@ -26,6 +26,7 @@ mod tls;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::StatusCode;
 use shoal_proto::ObjectKey;
@@ -119,6 +120,7 @@ pub struct Edge<R> {
     /// Connections that may still come, through whatever door.
     slots: Arc<Semaphore>,
     access: Option<Arc<AccessLog>>,
+    leaving: Arc<AtomicBool>,
 }
 
 impl<R: ReadPath> Edge<R> {
@@ -131,7 +133,22 @@ impl<R: ReadPath> Edge<R> {
         metrics: EdgeMetrics,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(config.connections_max));
-        Self { config, sites, secret, read_path, metrics, slots, access: None }
+        Self {
+            config,
+            sites,
+            secret,
+            read_path,
+            metrics,
+            slots,
+            access: None,
+            leaving: Arc::default(),
+        }
+    }
+
+    /// While it is set, every response over HTTP/1.1 asks its client to come by another connection,
+    /// which a balancer takes elsewhere. Nobody is cut off: HTTP/2 has its own word when it ends.
+    pub fn leaving(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leaving)
     }
 
     /// The same, and every response has a line in `log`.

@@ -4,9 +4,10 @@
 //! up; path and query stay as they came; only `GET` and `HEAD` without a body touch the cache.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, TRANSFER_ENCODING, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, RANGE, TRANSFER_ENCODING, VIA};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -69,7 +70,8 @@ pub(super) async fn answer<R: ReadPath>(
     });
     // RFC 9112 section 6.1: a `Content-Length` beside it, which hyper takes away unseen, may be there
     // to smuggle a request past somebody: nothing more is read from this connection.
-    let last = request.headers().contains_key(TRANSFER_ENCODING);
+    let smuggled = request.headers().contains_key(TRANSFER_ENCODING);
+    let http1 = request.version() < Version::HTTP_2;
     let reply = match receive(edge, request, handle) {
         Ok((asked, _)) if !asked.site.allows(&asked.method) => {
             Reply::not_allowed(asked.site.methods())
@@ -79,7 +81,7 @@ pub(super) async fn answer<R: ReadPath>(
         Err((status, detail)) => Reply::refused(status, detail),
     };
     let mut response = deliver(edge, reply, head, (clock::since(start), pending));
-    if last {
+    if smuggled || (http1 && edge.leaving.load(Ordering::Relaxed)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -189,6 +191,10 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
         client: RequestDirectives::of(&asked.headers, asked.site.rules.client_directives),
+        range: range(&asked),
+        part: None,
+        whole: false,
+        avoid: None,
         interims,
     };
     let forwarded = match serve::wants_origin(&request.client) {
@@ -202,6 +208,13 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
     }
     .edited(&asked.site)
     .aborting(asked.abort)
+}
+
+/// The one `Range` of a `GET`.
+fn range(asked: &Asked) -> Option<HeaderValue> {
+    let mut ranges = asked.headers.get_all(RANGE).iter();
+    let range = ranges.next().filter(|_| asked.method == Method::GET)?;
+    ranges.next().is_none().then(|| range.clone())
 }
 
 /// Everything else: straight to the origin, streamed both ways.
@@ -253,7 +266,7 @@ fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
         FetchError::Unreachable { .. } => {
             Reply::failed(StatusCode::BAD_GATEWAY, forwarded, "origin unreachable")
         }
-        FetchError::Malformed { .. } => {
+        FetchError::Malformed { .. } | FetchError::OtherVersion { .. } => {
             Reply::failed(StatusCode::BAD_GATEWAY, forwarded, "origin response malformed")
         }
         FetchError::Timeout { .. } => {

@@ -30,6 +30,15 @@ impl Socket {
         matches!(self, Self::Tls(_))
     }
 
+    /// Whether both sides chose HTTP/2 by ALPN: then nothing else may be spoken (RFC 9113
+    /// section 3.3).
+    pub(super) fn chose_http2(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(super::tls::HTTP2),
+        }
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

@@ -15,8 +15,10 @@ use tokio_rustls::TlsAcceptor;
 
 /// Between two looks at the files, in milliseconds.
 const LOOK_EVERY_MS: u64 = 5_000;
+/// The ALPN id of HTTP/2.
+pub(super) const HTTP2: &[u8] = b"h2";
 /// Protocols offered, the dearest first.
-const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
 /// Files that cannot be used.
 #[derive(Debug, thiserror::Error)]

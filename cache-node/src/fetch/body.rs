@@ -9,6 +9,7 @@ use futures::stream::{self, StreamExt};
 use tokio::sync::watch;
 
 use super::heal::Healer;
+use super::page::Pager;
 use super::types::{BodyError, BodyStream};
 use crate::store::{StoreError, StoredObject};
 use crate::transfer::{End, Live, Progress};
@@ -16,11 +17,19 @@ use crate::transfer::{End, Live, Progress};
 /// Chunks read ahead of the client.
 const READ_AHEAD_CHUNKS: usize = 2;
 
-/// The bytes `range` of a stored object; all of them for `None`. What its disk has lost, `healer`
+/// Where chunks come from that a stored object should have, or may have not.
+pub(super) struct Backup {
+    /// Gets what the disk has lost.
+    pub(super) healer: Option<Healer>,
+    /// Gets what is not here.
+    pub(super) pager: Pager,
+}
+
+/// The bytes `range` of a stored object; all of them for `None`. What is not here of it, `backup`
 /// gets elsewhere.
 pub(super) fn stored(
     object: Arc<StoredObject>,
-    healer: Option<Arc<Healer>>,
+    backup: Arc<Backup>,
     range: Option<Range<u64>>,
 ) -> BodyStream {
     let size = u64::from(object.manifest().head().chunk_size);
@@ -29,10 +38,11 @@ pub(super) fn stored(
         return Box::pin(stream::empty());
     }
     let chunks = (range.start / size)..=((range.end - 1) / size);
+    let end = (*chunks.end() + 1) as u32;
     let pieces = stream::iter(chunks).map(move |index| {
-        let (object, healer, range) = (object.clone(), healer.clone(), range.clone());
+        let (object, backup, range) = (object.clone(), backup.clone(), range.clone());
         async move {
-            let data = whole_chunk(&object, healer.as_deref(), index as u32).await?;
+            let data = whole_chunk(&object, &backup, (index as u32, end)).await?;
             Ok(cut(&data, index * size, &range))
         }
     });
@@ -41,17 +51,18 @@ pub(super) fn stored(
 
 async fn whole_chunk(
     object: &StoredObject,
-    healer: Option<&Healer>,
-    index: u32,
+    backup: &Backup,
+    (index, end): (u32, u32),
 ) -> Result<Bytes, BodyError> {
     let damaged = match object.read_chunk(index).await {
         Ok((data, _)) => return Ok(data),
+        Err(StoreError::NoChunk { .. }) => return backup.pager.chunk(object, (index, end)).await,
         Err(error) => error,
     };
     let manifest = object.manifest();
     let start = u64::from(index) * u64::from(manifest.head().chunk_size);
     let range = start..start + u64::from(manifest.chunk_length(index));
-    match (damaged, healer, manifest.hash(index)) {
+    match (damaged, &backup.healer, manifest.hash(index)) {
         (StoreError::Corrupt { .. }, Some(healer), Some(hash)) => healer.chunk(range, hash).await,
         (damaged, ..) => Err(BodyError(damaged.to_string())),
     }

@@ -16,7 +16,7 @@ use super::fencing::Entrance;
 use super::flight::Outcome;
 use super::job::{Job, Step};
 use super::tierless::Word;
-use super::types::{BodyStream, FetchError, Lookup, OriginRequest, OriginResponse};
+use super::types::{BodyStream, FetchError, Lookup, OriginResponse};
 use crate::clock;
 use crate::directory::{Lease, Verdict};
 use crate::metrics::Tier;
@@ -24,8 +24,9 @@ use crate::policy::freshness::{Times, freshness};
 use crate::policy::rules::Rules;
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
-use crate::policy::{conditional, hop, label};
-use crate::transfer::{CopyRequest, FillEntry, Live, Source, Tail};
+use crate::policy::{conditional, hop, label, parts};
+use crate::store::PartialObject;
+use crate::transfer::{CopyRequest, FillEntry, Live, Source, SourcePart, Tail};
 
 /// How long nobody waits for another's fill of a key whose response could not be stored.
 const PASS_MS: u32 = 5_000;
@@ -54,17 +55,7 @@ impl Job {
     }
 
     pub(super) async fn ask(&self, extra: HeaderMap) -> Result<OriginResponse, FetchError> {
-        let mut headers = self.request.headers.clone();
-        headers.extend(extra);
-        let request = OriginRequest {
-            method: Method::GET,
-            target: self.request.target.clone(),
-            client_authority: self.request.client_authority.clone(),
-            headers,
-            body: None,
-            interims: self.request.interims.clone(),
-        };
-        Ok(self.inner.origin.send(&self.request.site, request).await?)
+        self.inner.ask(&self.request, extra).await
     }
 
     async fn fill_anew(&mut self, entry: &FillEntry, lease: Option<Lease>) -> Step {
@@ -74,7 +65,9 @@ impl Job {
             None => {
                 let stale = self.stale.as_ref();
                 let stale = stale.map(|stale| conditional::validators(stale.manifest().head()));
-                match self.ask_word(stale.unwrap_or_default()).await {
+                let mut extra = stale.unwrap_or_default();
+                extra.extend(self.question());
+                match self.ask_word(extra).await {
                     Ok(word) => Word { position: position(lease, word.position), ..word },
                     Err(error) => return self.origin_failed(entry, error),
                 }
@@ -84,55 +77,94 @@ impl Job {
         if status == StatusCode::NOT_MODIFIED && self.stale.is_some() {
             return self.not_modified(lease, word).await;
         }
-        let Word { response, times, position } = word;
         let trouble = OriginTrouble::Status(status.as_u16());
         if status.is_server_error() && self.serve_stale(entry, trouble, "a server error") {
             return Step::Landed;
         }
-        if let Err(reason) = self.storable(&response, times) {
+        if let Some(part) = self.request.part.clone() {
+            return self.fill_part(entry, lease, (word, part)).await;
+        }
+        let of_part = [StatusCode::PARTIAL_CONTENT, StatusCode::RANGE_NOT_SATISFIABLE];
+        if let Some(asked) = self.asked.take().filter(|_| of_part.contains(&status)) {
+            return self.fill_first(entry, lease, (word, asked)).await;
+        }
+        let Word { response, times, position } = word;
+        let answer = (status, &response.headers, response.length);
+        if let Err(reason) = self.storable(answer, times) {
             return self.not_stored(entry, lease, response, &reason.to_string()).await;
         }
-        let head = self.head(position, &response, times);
-        let live = match self.inner.store.begin(head).await {
-            Ok(partial) => Live::new(partial, lease.map(|lease| lease.id)),
+        let head = self.head(position, answer, times);
+        match self.inner.store.begin(head).await {
+            Ok(partial) => self.grow(entry, lease, (partial, response.body)).await,
             Err(error) => {
                 tracing::debug!(%error, "no room for an object, passing it through");
-                return self.not_stored(entry, lease, response, "no room in the store").await;
+                self.not_stored(entry, lease, response, "no room in the store").await
             }
-        };
+        }
+    }
+
+    /// Moves a whole body into its place in the store, and ends it.
+    pub(super) async fn grow(
+        &mut self,
+        entry: &FillEntry,
+        lease: Option<Lease>,
+        (partial, body): (PartialObject, BodyStream),
+    ) -> Step {
+        let live = self.shown(entry, lease, partial);
+        self.tee(live, body, lease).await
+    }
+
+    /// A place in the store for a body that comes from the origin, for all to see.
+    pub(super) async fn begun(
+        &mut self,
+        entry: &FillEntry,
+        lease: Option<Lease>,
+        head: ObjectHead,
+    ) -> Option<Arc<Live>> {
+        let partial = self.inner.store.begin(head).await.ok()?;
+        Some(self.shown(entry, lease, partial))
+    }
+
+    fn shown(
+        &mut self,
+        entry: &FillEntry,
+        lease: Option<Lease>,
+        partial: PartialObject,
+    ) -> Arc<Live> {
+        let live = Live::new(partial, lease.map(|lease| lease.id));
         self.inner.fills.grows(&live);
         self.show(live.clone(), Tier::Origin);
         entry.live(live.clone());
         self.wish_for_copies(&live);
-        self.tee(live, response.body, lease).await
+        live
     }
 
-    fn storable(&self, response: &OriginResponse, times: Times) -> Result<(), NotStorable> {
+    pub(super) fn storable(
+        &self,
+        (status, headers, length): (StatusCode, &HeaderMap, Option<u64>),
+        times: Times,
+    ) -> Result<(), NotStorable> {
         let request = RequestFacts { method: &Method::GET, authorized: self.request.authorized };
-        let response = ResponseFacts {
-            status: response.status,
-            headers: &response.headers,
-            length: response.length,
-            times,
-        };
+        let response = ResponseFacts { status, headers, length, times };
         storable(request, response, &self.request.site)
     }
 
-    fn head(&self, fence_position: u64, response: &OriginResponse, times: Times) -> ObjectHead {
+    pub(super) fn head(
+        &self,
+        fence_position: u64,
+        (status, headers, length): (StatusCode, &HeaderMap, Option<u64>),
+        times: Times,
+    ) -> ObjectHead {
         ObjectHead {
             key: self.key(),
             site: self.request.site.name().to_owned(),
-            status: response.status.as_u16(),
-            headers: self.stored(hop::to_stored(&response.headers)),
-            length: response.length,
-            chunk_size: chunk_size_for(response.length),
-            freshness: freshness(
-                &response.headers,
-                times,
-                &self.request.site.rules.of_status(response.status),
-            ),
+            status: status.as_u16(),
+            headers: self.stored(hop::to_stored(headers)),
+            length,
+            chunk_size: chunk_size_for(length),
+            freshness: freshness(headers, times, &self.request.site.rules.of_status(status)),
             fence_position,
-            labels: self.labels(&response.headers),
+            labels: self.labels(headers),
         }
     }
 
@@ -208,7 +240,7 @@ impl Job {
         Step::Landed
     }
 
-    async fn publish(&self, lease: Option<Lease>, manifest: &shoal_proto::Manifest) {
+    pub(super) async fn publish(&self, lease: Option<Lease>, manifest: &shoal_proto::Manifest) {
         for _ in 0..PUBLISH_TRIES {
             match self.inner.directory.publish(lease, manifest).await {
                 Ok(true) => return,
@@ -252,7 +284,7 @@ impl Job {
         let rules = self.rules_of(head);
         let freshness = freshness(&hop::from_stored(&headers), times, &rules);
         let labels = self.labels_after(head, &response.headers);
-        let headers = self.stored(headers);
+        let headers = parts::marked(self.stored(headers), parts::total(head));
         let refresh = Refresh { headers, freshness, fence_position: position, labels };
         let refreshed = {
             let manifest = manifest.refreshed(refresh);
@@ -268,6 +300,10 @@ impl Job {
                 self.flight.land();
                 self.turn = None;
                 self.publish(lease, stored.manifest()).await;
+                if !stored.is_whole() {
+                    // Who publishes is taken to have all of it.
+                    self.announce(&stored).await;
+                }
                 Step::Landed
             }
             Err(error) => self.without_stale(&error.to_string()),
@@ -328,19 +364,32 @@ impl Job {
 
     /// Asks other nodes to follow the fill, so that the loss of this one loses nothing.
     fn wish_for_copies(&self, live: &Arc<Live>) {
-        let copy = CopyRequest {
+        let copy = CopyRequest { lease: live.lease(), ..self.copy_request() };
+        if copy.lease.is_some() {
+            self.inner.wish_for_copies(copy);
+        }
+    }
+}
+
+impl Job {
+    pub(super) fn copy_request(&self) -> CopyRequest {
+        let part = self.request.part.as_ref().map(|part| SourcePart {
+            number: part.number,
+            total: part.total,
+            tag: part.tag.clone(),
+            modified: part.modified.clone(),
+        });
+        CopyRequest {
             key: self.key(),
             object: None,
             holder: self.inner.directory.node_id(),
-            lease: live.lease(),
+            lease: None,
             source: Source {
                 site: self.request.site.name().to_owned(),
                 authority: self.request.client_authority.clone(),
                 target: self.request.target.clone(),
+                part,
             },
-        };
-        if copy.lease.is_some() {
-            self.inner.wish_for_copies(copy);
         }
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Healer {
 impl Healer {
     /// For the response to `request`.
     pub(super) fn new(fetcher: Fetcher, request: FetchRequest) -> Self {
+        // What was stored whole is to be had whole.
+        let request = FetchRequest { range: None, whole: true, ..request };
         Self { fetcher, request }
     }
 
@@ -39,7 +41,8 @@ impl Healer {
         // What this finds is read without another try: damage twice is a disk to be replaced.
         let mut request = self.request.clone();
         let found = self.fetcher.find(&mut request).await;
-        let object = match found.map(|found| found.fetched(None)) {
+        let fetched = found.map(|found| found.fetched(&self.fetcher.inner, request, None));
+        let object = match fetched {
             Ok(Fetched::Object(object)) => object,
             Ok(Fetched::Pass(_)) => return Err(other_version()),
             Err(error) => return Err(BodyError(error.to_string())),

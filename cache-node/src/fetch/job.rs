@@ -4,6 +4,7 @@
 //! What was received of an object survives a source that is lost: the next source goes on from
 //! there, if it has the same version; if not, the object fails, and versions are never mixed.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::Inner;
 use super::flight::{Flight, Outcome, Turn};
 use super::tierless::Word;
 use super::types::{FetchError, FetchRequest, Lookup, OriginResponse};
-use crate::directory::{Acquired, Change, Known, Verdict};
+use crate::directory::{Acquired, Known, Verdict};
 use crate::metrics::Tier;
 use crate::store::StoredObject;
 use crate::transfer::{CopyRequest, FillEntry, Live};
@@ -55,6 +56,8 @@ pub(super) struct Job {
     word: Mutex<Option<Word>>,
     /// The key's turn, from before the origin is asked until others can see what came of it.
     pub(super) turn: Option<Turn>,
+    /// The part that the origin was asked for, while nothing is known of the whole.
+    pub(super) asked: Option<Range<u64>>,
     /// Where the index last vouched for what its holders have.
     pub(super) vouched: u64,
 }
@@ -73,6 +76,7 @@ impl Job {
             tierless: false,
             word: Mutex::default(),
             turn: None,
+            asked: None,
             vouched: 0,
         }
     }
@@ -155,6 +159,10 @@ impl Job {
     /// A request that found nothing may start a flight just after another's has landed.
     async fn arrived_meanwhile(&mut self) -> bool {
         let Some(found) = self.inner.store.get(&self.key()).await else { return false };
+        if self.request.avoid == Some(found.manifest_id()) {
+            self.known.stale = self.request.avoid;
+            return false;
+        }
         if self.inner.may_serve(&found) {
             let tier = found.tier();
             self.flight.set(Outcome::Stored(found, tier, Lookup::Hit));
@@ -196,10 +204,9 @@ impl Job {
         self.turn = None;
     }
 
-    /// Tells the tier that this node holds the object.
+    /// Tells the tier what this node holds of the object.
     pub(super) async fn announce(&self, stored: &StoredObject) {
-        let object = stored.object_id();
-        self.inner.directory.announce(Change { key: self.key(), object, held: true }).await;
+        self.inner.announce(self.key(), stored.object_id()).await;
     }
 
     pub(super) fn next_source_without(&mut self, holder: NodeId) {

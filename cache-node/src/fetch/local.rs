@@ -15,7 +15,7 @@ use crate::directory::Verdict;
 use crate::policy::choices::SetCookie;
 use crate::policy::key::object_key;
 use crate::policy::serve::{OnHit, on_hit};
-use crate::policy::{label, vary};
+use crate::policy::{label, parts, vary};
 
 /// What the store has for a request.
 pub(super) enum Local {
@@ -30,6 +30,9 @@ pub(super) enum Local {
 impl Fetcher {
     pub(super) async fn local(&self, request: &FetchRequest) -> Local {
         let Some(found) = self.inner.store.get(&request.key).await else { return Local::Nothing };
+        if request.avoid == Some(found.manifest_id()) {
+            return Local::Nothing;
+        }
         let head = found.manifest().head();
         let verdict = self.inner.directory.verdict(head);
         if verdict != Verdict::Gone && !self.inner.selects(head, request) {
@@ -85,7 +88,7 @@ impl Job {
     /// Headers of a response to this job's request, as they are stored.
     pub(super) fn stored(&self, headers: Vec<Header>) -> Vec<Header> {
         let rules = &self.request.site.rules;
-        let mut headers = label::without_tags(headers, &rules.tags);
+        let mut headers = parts::marked(label::without_tags(headers, &rules.tags), None);
         if rules.set_cookie != SetCookie::Store {
             headers.retain(|header| header.name != "set-cookie");
         }

@@ -14,28 +14,34 @@
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //! | `heal` | chunks that the disk has lost, while a response is sent |
+//! | `parts` | large objects that were first asked for in part |
+//! | `page` | chunks that are not here, while a response is sent |
 //!
 //! Must not know HTTP's wire form, RPCs, or who is home to a key.
 
 mod body;
+mod copies;
 mod fencing;
 mod fill;
 mod flight;
 mod heal;
 mod job;
 mod local;
+mod page;
+mod parts;
 mod prefetch;
 mod pull;
 mod resume;
 mod tierless;
 mod types;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, Method};
 use shoal_proto::{ObjectHead, ObjectKey};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use copies::Given;
 pub use prefetch::PREFETCH_QUEUE_MAX;
 pub use types::{
     BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
@@ -49,11 +55,12 @@ use crate::membership::placement;
 use crate::metrics::{OriginMetrics, Tier};
 use crate::origin::OriginClient;
 use crate::policy::directives::RequestDirectives;
+use crate::policy::parts::{Part, total};
 use crate::policy::site::{Site, Sites};
 use crate::policy::{label, serve};
 use crate::store::{Store, StoredObject};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, Fills, Gatherer, Live, Peers};
+use crate::transfer::{CopyRequest, End, Fills, Gatherer, Live, Peers, SourcePart};
 use fencing::Gate;
 use flight::{Flights, Outcome};
 use heal::Healer;
@@ -65,6 +72,9 @@ const FLIGHTS_MAX: u32 = 4;
 /// Keys that a request is looked up under: its URL's, its variant's, and again where what varies
 /// has changed meanwhile.
 const VARIANTS_MAX: u32 = 4;
+/// Outlines of objects in parts that a request tries before it gives up: the stored one, the
+/// origin's new one, and then the whole.
+const OUTLINES_MAX: u32 = 3;
 /// Copies being taken at a time.
 const COPIES_MAX: usize = 8;
 /// Wishes for copies that wait.
@@ -110,6 +120,7 @@ struct Inner {
     copies: usize,
     secret: [u8; 32],
     flights: Arc<Flights>,
+    pages: page::Turns,
     tasks: Tasks,
     gate: Gate,
 }
@@ -133,6 +144,7 @@ impl Fetcher {
             copies,
             secret,
             flights: Arc::default(),
+            pages: page::Turns::default(),
             tasks,
             gate: Gate::default(),
         };
@@ -145,11 +157,35 @@ impl Fetcher {
     /// # Errors
     /// When the origin has to be asked and gives no usable answer.
     pub async fn get(&self, mut request: FetchRequest) -> Result<Fetched, FetchError> {
-        let found = self.find(&mut request).await?;
+        let url = request.key;
+        for tried in 1..=OUTLINES_MAX {
+            let found = self.find(&mut request).await?;
+            let marked = found.head().is_some_and(|head| total(head).is_some());
+            if !marked {
+                return Ok(self.with_backup(found, request));
+            }
+            let outline = found.whole().await?;
+            let avoid = outline.0.manifest_id();
+            match self.by_parts(outline, &request).await {
+                Err(error @ FetchError::OtherVersion { .. }) => {
+                    tracing::info!(%error, "an object that is kept in parts is fetched anew");
+                    // First the new version's parts, if there is one; then all of it at once.
+                    let whole = tried + 1 == OUTLINES_MAX;
+                    request = FetchRequest { key: url, avoid: Some(avoid), whole, ..request };
+                }
+                answered => return answered,
+            }
+        }
+        Err(FetchError::OtherVersion { origin: request.site.origin() })
+    }
+
+    /// With a body of which what is not here, or damaged, comes from elsewhere.
+    fn with_backup(&self, found: Found, request: FetchRequest) -> Fetched {
         // Who heals wants the object, whatever its client wanted beside it.
         let client = RequestDirectives::default();
         let request = FetchRequest { client, interims: None, ..request };
-        Ok(found.fetched(Some(Healer::new(self.clone(), request))))
+        let healer = Healer::new(self.clone(), request.clone());
+        found.fetched(&self.inner, request, Some(healer))
     }
 
     /// What answers the request; its key becomes that of the variant that does.
@@ -291,6 +327,13 @@ impl Fetcher {
                 headers: HeaderMap::new(),
                 authorized: false,
                 client: RequestDirectives::default(),
+                range: None,
+                part: copy.source.part.clone().map(|part| {
+                    let SourcePart { number, total, tag, modified } = part;
+                    Arc::new(Part { number, total, tag, modified })
+                }),
+                whole: false,
+                avoid: None,
                 interims: None,
             };
             let mut job = Job::new(self.inner.clone(), request, flight);
@@ -316,7 +359,7 @@ impl Inner {
     fn wish_for_copies(self: &Arc<Self>, copy: CopyRequest) {
         let me = self.directory.node_id();
         let view = self.directory.view();
-        let others = view.nodes_up().map(|member| member.id).filter(|id| *id != me);
+        let others = view.nodes_staying().map(|member| member.id).filter(|id| *id != me);
         let chosen = placement::rank(&copy.key, others);
         for id in chosen.into_iter().take(self.copies.saturating_sub(1)) {
             let Some(member) = view.member(id).cloned() else { continue };
@@ -328,6 +371,11 @@ impl Inner {
             });
         }
     }
+}
+
+/// A lock whose holders do not panic half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn collapsed(first: bool, lookup: Lookup) -> Lookup {
@@ -342,6 +390,29 @@ enum Found {
 }
 
 impl Found {
+    /// The object once it is stored.
+    async fn whole(self) -> Result<(Arc<StoredObject>, Tier, Lookup), FetchError> {
+        let (live, tier, lookup) = match self {
+            Self::Stored(stored, tier, lookup) => return Ok((stored, tier, lookup)),
+            Self::Live(live, tier, lookup) => (live, tier, lookup),
+            Self::Pass(_) => return Err(FetchError::NotCached),
+        };
+        let mut watched = live.watch();
+        let ended = watched.wait_for(|progress| progress.end.is_some()).await;
+        match ended.ok().and_then(|progress| progress.end.clone()) {
+            Some(End::Done(stored)) => Ok((stored, tier, lookup)),
+            Some(End::Failed(_)) | None => Err(FetchError::Closed),
+        }
+    }
+
+    /// Where it comes from and how it was found; none for what passes through.
+    fn origins(&self) -> Option<(Tier, Lookup)> {
+        match self {
+            Self::Stored(_, tier, lookup) | Self::Live(_, tier, lookup) => Some((*tier, *lookup)),
+            Self::Pass(_) => None,
+        }
+    }
+
     /// The object's head; none for what passes through.
     fn head(&self) -> Option<&ObjectHead> {
         match self {
@@ -351,13 +422,17 @@ impl Found {
         }
     }
 
-    /// With its body, for whose damaged chunks `healer` is asked.
-    fn fetched(self, healer: Option<Healer>) -> Fetched {
+    /// With its body, for whose damaged chunks `healer` is asked. What is not here of it comes as
+    /// `request` would.
+    fn fetched(self, inner: &Arc<Inner>, request: FetchRequest, healer: Option<Healer>) -> Fetched {
         match self {
             Self::Stored(object, tier, lookup) => {
                 let head = Arc::new(object.manifest().head().clone());
-                let healer = healer.map(Arc::new);
-                let body = move |range| body::stored(object.clone(), healer.clone(), range);
+                let backup = Arc::new(body::Backup {
+                    healer,
+                    pager: page::Pager::new(Arc::clone(inner), request),
+                });
+                let body = move |range| body::stored(object.clone(), backup.clone(), range);
                 Fetched::Object(FetchedObject::new(head, tier, lookup, body))
             }
             Self::Live(live, tier, lookup) => {

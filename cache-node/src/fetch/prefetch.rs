@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use http::{HeaderMap, Method};
+use shoal_proto::{ObjectId, ObjectKey};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{FetchRequest, Fetched, Fetcher, Lookup};
 use crate::policy::directives::RequestDirectives;
 use crate::policy::key::object_key;
+use crate::policy::parts::{self, Part};
 use crate::transfer::{PrefetchWish, Source};
 
 /// Prefetches under way at a time.
@@ -32,7 +34,8 @@ impl Fetcher {
         }
     }
 
-    /// Gets an object: the bytes of its body that came, 0 when it was here already.
+    /// Gets an object, with all of its parts: the bytes of its body that came, 0 when it was here
+    /// already.
     ///
     /// # Errors
     /// Why there is no object.
@@ -56,8 +59,13 @@ impl Fetcher {
             headers,
             authorized: false,
             client: RequestDirectives::default(),
+            range: None,
+            part: None,
+            whole: false,
+            avoid: None,
             interims: None,
         };
+        let before = self.absent(&request.key).await;
         let object = match self.get(request).await.map_err(|error| error.to_string())? {
             Fetched::Object(object) => object,
             Fetched::Pass(response) => {
@@ -67,13 +75,39 @@ impl Fetcher {
         if object.head.status >= 400 {
             return Err(format!("the origin answers {}", object.head.status));
         }
-        if matches!(object.lookup, Lookup::Hit | Lookup::Stale) {
+        let key = object.head.key;
+        let same = |of: &(ObjectId, u64)| self.inner.store.locate(&key) == Some(of.0);
+        let absent = match object.lookup {
+            Lookup::Hit | Lookup::Stale => self.absent(&key).await,
+            _ => before.filter(same),
+        };
+        let absent = absent.map(|(_, bytes)| bytes);
+        if absent == Some(0) {
             return Ok(0);
         }
         let (mut body, mut bytes) = (object.body(None), 0);
         while let Some(piece) = body.next().await {
             bytes += piece.map_err(|error| error.to_string())?.len() as u64;
         }
-        Ok(bytes)
+        Ok(absent.unwrap_or(bytes))
+    }
+
+    /// What is stored under a key, and how many bytes of it are not here: of its chunks, or of its
+    /// parts where it is kept in parts.
+    async fn absent(&self, key: &ObjectKey) -> Option<(ObjectId, u64)> {
+        let stored = self.inner.store.get(key).await?;
+        let (manifest, id) = (stored.manifest(), stored.object_id());
+        if parts::total(manifest.head()).is_none() {
+            let absent = (0..manifest.chunk_count()).filter(|chunk| !stored.has_chunk(*chunk));
+            return Some((id, absent.map(|chunk| u64::from(manifest.chunk_length(chunk))).sum()));
+        }
+        let whole = parts::whole(manifest.head());
+        let numbers = parts::covering(&(0..whole.length.unwrap_or(0)));
+        let absent = numbers.filter_map(|number| Part::of(&whole, number)).filter(|part| {
+            let held = self.inner.store.holding(&part.key(&self.inner.secret, key));
+            !matches!(held, Some((_, None)))
+        });
+        let bytes = absent.map(|part| part.range()).map(|range| range.end - range.start).sum();
+        Some((id, bytes))
     }
 }

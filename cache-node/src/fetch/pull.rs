@@ -14,6 +14,7 @@ use crate::clock;
 use crate::directory::Verdict;
 use crate::membership::Member;
 use crate::metrics::Tier;
+use crate::policy::parts;
 use crate::store::StoreError;
 use crate::transfer::{
     Control, CopyRequest, FOLLOWED_WHOLE_CHUNKS, FillEntry, Followed, GatherError, Live,
@@ -56,6 +57,12 @@ impl Job {
                 Err(_) => Step::Again,
             };
         }
+        if body.is_none() && self.live.is_none() && self.wants_some_of(&manifest) {
+            match self.outline(manifest.clone()).await {
+                Ok(step) => return step,
+                Err(error) => tracing::debug!(%error, "all of an object is pulled"),
+            }
+        }
         let manifest = Arc::new(manifest);
         let Some(live) = self.continue_or_begin(manifest.head().clone(), &manifest).await else {
             return Step::Landed;
@@ -78,6 +85,31 @@ impl Job {
             }
             Err(error) => self.broken(&error.to_string()),
         }
+    }
+
+    /// Whether its request wants a part of a large object, whose chunks can be had one by one.
+    fn wants_some_of(&self, manifest: &Manifest) -> bool {
+        let length = manifest.length();
+        length >= parts::PARTS_FROM_BYTES
+            && self.request.wanted(length).is_some()
+            && parts::Part::of(manifest.head(), 0).is_some()
+    }
+
+    /// Stores an object whose chunks come as they are read.
+    async fn outline(&mut self, manifest: Manifest) -> Result<Step, StoreError> {
+        let stored = {
+            let entrance = self.inner.entrance(manifest.head(), self.vouched).await;
+            if matches!(entrance, Entrance::Shut) {
+                return Ok(Step::Again);
+            }
+            self.inner.store.outline(manifest).await?
+        };
+        let lookup = if self.stale.is_some() { Lookup::Replaced } else { Lookup::Miss };
+        self.flight.set(Outcome::Stored(stored.clone(), Tier::Peer, lookup));
+        self.flight.land();
+        self.turn = None;
+        self.inner.expel(stored.manifest().head()).await;
+        Ok(Step::Landed)
     }
 
     async fn manifest_from(
@@ -327,6 +359,9 @@ impl Job {
     pub(super) async fn take_copy(&mut self, entry: &FillEntry, copy: CopyRequest) -> Step {
         entry.ended(Reason::Gone, "this node takes a copy");
         let view = self.inner.directory.view();
+        // Who gives away what is stored knows no URL to ask the origin for, and a wish says nothing
+        // of the headers that a key is made of as well.
+        let nameless = copy.source.target.is_empty() || !self.request.site.key.is_of_url();
         let Some(holder) = view.member(copy.holder).cloned() else {
             self.flight.set(Outcome::Again);
             return Step::Landed;
@@ -343,10 +378,15 @@ impl Job {
             }
             (None, None) => Step::Again,
         };
-        // Only a copy that has begun is worth the origin's bytes: it saves those it already has.
-        if matches!(step, Step::Again) && self.live.is_none() {
-            self.flight.set(Outcome::Again);
-            return Step::Landed;
+        if matches!(step, Step::Again) {
+            // Only a copy that has begun is worth the origin's bytes: it saves those it already has.
+            if self.live.is_none() {
+                self.flight.set(Outcome::Again);
+                return Step::Landed;
+            }
+            if nameless {
+                return self.broken("the node that gave this copy away was lost");
+            }
         }
         if self.live.is_some() {
             self.inner.peers.metrics().copies_taken.inc();

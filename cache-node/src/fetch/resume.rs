@@ -6,6 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::job::{Job, Step};
+use shoal_proto::ObjectHead;
+
 use crate::directory::Lease;
 use crate::policy::resume::{self, Continues};
 use crate::transfer::{FillEntry, Live};
@@ -52,17 +54,30 @@ impl Job {
     }
 
     /// Fetches a part of the object from the origin; where it ended.
-    async fn fetch_part(&self, live: &Arc<Live>, part: Range<u64>) -> Result<u64, String> {
+    pub(super) async fn fetch_part(
+        &self,
+        live: &Arc<Live>,
+        part: Range<u64>,
+    ) -> Result<u64, String> {
         if part.is_empty() {
             return Ok(part.end);
         }
-        let asked = self.ask(resume::headers(live.head(), &part)).await;
+        // A part of a larger whole lies elsewhere there.
+        let (whole, within) = match &self.request.part {
+            None => (ObjectHead::clone(live.head()), part.clone()),
+            Some(of) => {
+                let start = of.range().start;
+                let within = start + part.start..start.saturating_add(part.end);
+                (of.whole(ObjectHead::clone(live.head())), within)
+            }
+        };
+        let asked = self.ask(resume::headers(&whole, &within)).await;
         let response = asked.map_err(|error| error.to_string())?;
         let answer = (response.status, &response.headers, response.length);
-        let from = match resume::continues(live.head(), &part, answer) {
+        let from = match resume::continues(&whole, &within, answer) {
             Continues::AtOffset => part,
-            Continues::FromStart => 0..u64::MAX,
-            Continues::No => {
+            Continues::FromStart if self.request.part.is_none() => 0..u64::MAX,
+            Continues::FromStart | Continues::No => {
                 return Err("the origin has another version of the object now".to_owned());
             }
         };

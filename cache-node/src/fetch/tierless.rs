@@ -16,7 +16,7 @@ use crate::clock;
 use crate::directory::Acquired;
 use crate::policy::freshness::{Times, freshness};
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
-use crate::policy::{conditional, hop, resume};
+use crate::policy::{conditional, hop, parts, resume};
 use crate::transfer::FillEntry;
 
 /// What the origin said, and when.
@@ -88,12 +88,15 @@ impl Job {
             });
         }
         let stored = self.inner.store.get(&self.key()).await?;
+        if self.request.avoid == Some(stored.manifest_id()) {
+            return None;
+        }
         let head = stored.manifest().head();
         if self.inner.directory.fenced(head) || !self.asks_for(head) {
             self.stale = None;
             return None;
         }
-        let head = stored.manifest().head().clone();
+        let head = parts::whole(stored.manifest().head());
         self.known.stale = Some(stored.manifest_id());
         self.stale = Some(stored);
         match self.ask_about(&head).await {
@@ -166,7 +169,7 @@ impl Job {
     /// A holder's manifest, renewed by the origin's word; without one, when it may be served all
     /// the same. `None` when the holders have another version than the origin.
     pub(super) async fn checked(&mut self, manifest: Manifest) -> Result<Option<Manifest>, Step> {
-        let head = manifest.head().clone();
+        let head = parts::whole(manifest.head());
         if !self.asks_for(&head) {
             return Ok(None);
         }
@@ -194,7 +197,7 @@ impl Job {
         let Some(headers) = headers else { return Ok(None) };
         let freshness = freshness(&hop::from_stored(&headers), word.times, &self.rules_of(&head));
         let labels = self.labels_after(&head, &word.response.headers);
-        let headers = self.stored(headers);
+        let headers = parts::marked(self.stored(headers), parts::total(manifest.head()));
         let refresh = Refresh { headers, freshness, fence_position: word.position, labels };
         Ok(Some(manifest.refreshed(refresh)))
     }

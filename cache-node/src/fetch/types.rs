@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
-use shoal_proto::{ObjectHead, ObjectKey};
+use http::{HeaderMap, HeaderValue, Method};
+use shoal_proto::{ManifestId, ObjectHead, ObjectKey};
 
 use crate::metrics::Tier;
 use crate::origin::OriginError;
@@ -12,6 +12,7 @@ pub use crate::origin::{
     BodyError, BodyStream, Interim, Interims, OriginRequest, OriginResponse, RequestBody,
 };
 use crate::policy::directives::RequestDirectives;
+use crate::policy::parts::Part;
 use crate::policy::site::Site;
 
 /// A request for a cacheable response (always answered from a `GET`; `HEAD` differs at the edge).
@@ -33,6 +34,14 @@ pub struct FetchRequest {
     pub authorized: bool,
     /// What the client asks of a cache, as far as the site listens to it.
     pub client: RequestDirectives,
+    /// The client's `Range`, where it has one that may count.
+    pub range: Option<HeaderValue>,
+    /// The part that is asked for of what the URL names; its key is that of the part then.
+    pub part: Option<Arc<Part>>,
+    /// Nothing but the whole is of use.
+    pub whole: bool,
+    /// An object under this manifest is of no use.
+    pub avoid: Option<ManifestId>,
     /// Where the origin's informational responses go, if anybody waits for them.
     pub interims: Option<Interims>,
 }
@@ -128,6 +137,12 @@ pub enum FetchError {
         origin: String,
         /// What was wrong with it.
         reason: String,
+    },
+    /// A part of a version was wanted that the origin does not have any more: 502.
+    #[error("origin {origin} has another version by now, or no parts of it")]
+    OtherVersion {
+        /// The origin's base URL.
+        origin: String,
     },
     /// Nothing stored here answers, and the client wants nothing else: 504.
     #[error("nothing is stored here, and the client asked for nothing else")]

@@ -2,6 +2,7 @@
 //! homes.
 //! Must not know how the picture arrives or how anybody is reached.
 
+pub mod handoff;
 pub mod mode;
 pub mod placement;
 
@@ -104,6 +105,8 @@ pub struct Member {
     pub voter: bool,
     /// The tier chooses its role, not its configuration.
     pub auto: bool,
+    /// It is about to leave: it gives copies away and is given none.
+    pub draining: bool,
 }
 
 impl Member {
@@ -140,6 +143,11 @@ impl ClusterView {
     /// Members that cache, and whose session lease holds.
     pub fn nodes_up(&self) -> impl Iterator<Item = &Member> {
         self.members.iter().filter(|member| member.up && member.caches())
+    }
+
+    /// Those of them that are there to stay: they can be given copies.
+    pub fn nodes_staying(&self) -> impl Iterator<Item = &Member> {
+        self.nodes_up().filter(|member| !member.draining)
     }
 }
 
@@ -191,6 +199,7 @@ impl TryFrom<v1::Member> for Member {
             up,
             voter: wire.voter,
             auto: info.auto,
+            draining: info.draining,
         })
     }
 }
@@ -216,6 +225,7 @@ impl From<&Member> for v1::NodeInfo {
             up: _,
             voter: _,
             auto,
+            draining,
         } = member;
         let role = v1::Role::from(*role);
         Self {
@@ -228,6 +238,7 @@ impl From<&Member> for v1::NodeInfo {
             zone: zone.clone(),
             version: version.clone(),
             auto: *auto,
+            draining: *draining,
         }
     }
 }
@@ -249,6 +260,7 @@ mod tests {
             up: true,
             voter: false,
             auto: false,
+            draining: false,
         }
     }
 

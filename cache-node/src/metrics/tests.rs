@@ -12,6 +12,7 @@ fn all_names_are_distinct_and_prefixed() {
     DirectoryMetrics::new(&m).unwrap();
     IndexMetrics::new(&m).unwrap();
     ModeMetrics::new(&m).unwrap();
+    DrainMetrics::new(&m).unwrap();
     RefusalMetrics::new(&m).unwrap();
     AdminMetrics::new(&m).unwrap();
     edge.requests.of(Tier::Peer).inc();

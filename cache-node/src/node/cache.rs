@@ -1,6 +1,7 @@
 //! A caching node: edge, read path, store, peer service, session.
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,26 +11,28 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
-use super::members::Members;
+use super::calls::Calls;
+use super::drain::{self, Drain};
 use super::prefetch::Prefetcher;
 use super::purges::Purger;
-use super::sites::{self, SiteKeeper};
-use super::{NodeError, Running, holdings, mode, verify};
+use super::sites::SiteKeeper;
+use super::{NodeError, Running, certificates, holdings, mode};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
-use crate::config::{AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
+use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher, PREFETCH_QUEUE_MAX};
 use crate::membership::Role;
-use crate::membership::mode::Sight;
+use crate::membership::mode::{Shown, Sight};
 use crate::metrics::{
-    DirectoryMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier, TransferMetrics,
+    DirectoryMetrics, DrainMetrics, EdgeMetrics, ModeMetrics, OriginMetrics, StoreMetrics, Tier,
+    TransferMetrics,
 };
 use crate::origin::OriginClient;
-use crate::rpc::{self, Channels};
-use crate::store::{Store, StoreConfig};
+use crate::rpc::{self, Channels, MemberRouter};
+use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
-use crate::transfer::{CopyRequest, CopyWishes, Fills, PeerService, Peers, Sealer};
+use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
 
 /// For clients' requests to finish at the stop.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
@@ -63,8 +66,8 @@ struct Built {
     peer_service: PeerService,
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
-    purger: Purger,
-    prefetcher: Prefetcher,
+    calls: Calls,
+    drain: Drain,
 }
 
 /// Runs a caching node until `stop`.
@@ -80,7 +83,8 @@ pub(super) async fn run(
     let Config { node, cluster, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
     let tls = cache.edge.tls.take();
-    let mut server = rpc::server_with(&cluster.security, running.refusals()?)?;
+    let refusals = running.refusals()?;
+    let mut server = rpc::plain_server(refusals.clone());
     let cluster_id = cluster.id.clone();
     let member = Member {
         directory: directory_facts(cluster.id, cluster.super_nodes, (&me, auto.as_deref())),
@@ -90,16 +94,10 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, .. } = built;
-    let (calls, (shown, mode)) = ((built.purger, built.prefetcher), watch::channel(None));
-    groups.session.spawn_until_stopped("mode", {
-        let directory = directory.clone();
-        let sight = move || Sight {
-            tier: directory.session_holds(),
-            voters: directory.view().voters().count(),
-        };
-        mode::watch(sight, shown, ModeMetrics::new(&running.metrics)?)
-    });
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, drain, calls } =
+        built;
+    let leaving = drain.wanted();
+    let mode = watch_mode(&directory, ModeMetrics::new(&running.metrics)?, &groups.session);
     let shown_auto = auto.clone();
     running.set_status({
         let directory = directory.clone();
@@ -113,19 +111,19 @@ pub(super) async fn run(
             document
         }
     });
-    running.set_control(control(cluster_id, calls, &directory, auto.as_deref()));
-    let router =
-        server.add_service(peer_service.into_server()).add_service(directory.home_service());
+    let control = drain.add_to(Control::new(), auto.clone());
+    running.set_control(calls.add_to(control, (cluster_id, &directory), auto.as_deref()));
+    let (peer_server, lanes) = peer_service.into_servers();
+    let lanes: Arc<dyn rpc::ServesLanes> = Arc::new(lanes);
+    let door = rpc::Door::new(listeners.cluster, &cluster.security, Some(lanes), refusals)?;
+    let router = server.add_service(peer_server).add_service(directory.home_service());
     let router = match &auto {
         None => router,
         Some(auto) => auto.add_to(router, directory.watch_view(), &groups.tier),
     };
-    let stopped = groups.session.token();
-    groups.session.spawn("cluster-listener", async move {
-        if let Err(error) = rpc::serve(router, listeners.cluster, stopped, CALLS_GRACE).await {
-            tracing::error!(%error, "the cluster listener failed");
-        }
-    });
+    listen(router, door, &groups.session);
+    let following = certificates::follow(cluster.security);
+    groups.session.spawn_until_stopped("certificates", following);
     groups.flights.spawn_until_stopped("fences", fetcher.clone().hold_fences());
     groups.flights.spawn_until_stopped("copies", fetcher.take_copies(wishes));
     for (name, telling) in holdings::all(&store, &directory) {
@@ -137,11 +135,37 @@ pub(super) async fn run(
     tokio::pin!(stop);
     let died = tokio::select! {
         () = &mut stop => false,
-        () = ready(running, &directory, &groups) => true,
+        () = ready(running, &directory, &groups, leaving) => true,
     };
     running.set_ready(false, "stopping");
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
+}
+
+/// Follows the mode that the node is in.
+fn watch_mode(
+    directory: &Arc<Directory>,
+    metrics: ModeMetrics,
+    tasks: &Tasks,
+) -> watch::Receiver<Option<Shown>> {
+    let (shown, mode) = watch::channel(None);
+    let directory = directory.clone();
+    let sight = move || Sight {
+        tier: directory.session_holds(),
+        voters: directory.view().voters().count(),
+    };
+    tasks.spawn_until_stopped("mode", mode::watch(sight, shown, metrics));
+    mode
+}
+
+/// Members may come in, by gRPC and by lanes.
+fn listen(router: MemberRouter, door: rpc::Door, session: &Tasks) {
+    let stopped = session.token();
+    session.spawn("cluster-listener", async move {
+        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
+            tracing::error!(%error, "the cluster listener failed");
+        }
+    });
 }
 
 /// Clients may come in, in clear and, where there is a certificate, by TLS.
@@ -158,29 +182,6 @@ fn open_doors(
         open("edge-tls", Door { listener, tls: Some(shown) });
     }
     open("edge", clear.into());
-}
-
-/// What can be asked of a caching node.
-fn control(
-    cluster_id: ClusterId,
-    (purger, prefetcher): (Purger, Prefetcher),
-    directory: &Arc<Directory>,
-    auto: Option<&Auto>,
-) -> Control {
-    let control = prefetcher.add_to(purger.add_to(Control::new()));
-    let control = match auto {
-        None => control,
-        Some(auto) => {
-            let (node, view) = (auto.super_node(), directory.watch_view());
-            Members { cluster_id, node, view }.add_to(control)
-        }
-    };
-    let directory = directory.clone();
-    let control = sites::add_to(control, directory.clone());
-    verify::add_to(control, move || {
-        let directory = directory.clone();
-        async move { directory.verify().await }
-    })
 }
 
 struct DirectoryFacts {
@@ -206,7 +207,7 @@ struct Member {
     me: v1::NodeInfo,
     directory: DirectoryFacts,
     auto: Option<Arc<Auto>>,
-    data_dir: std::path::PathBuf,
+    data_dir: PathBuf,
     copies: usize,
 }
 
@@ -225,18 +226,16 @@ async fn build(
     let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
     let Member { auto, data_dir, copies, .. } = member;
     let sites = SiteKeeper::open(data_dir.clone(), cache.sites).await;
-    let store_config = StoreConfig {
-        dir: data_dir,
-        budget_bytes: cache.store.budget_bytes,
-        memory_bytes: cache.store.memory_bytes,
-        objects_max: cache.store.objects_max,
-    };
-    let store = Store::open(store_config, store_metrics).await?;
+    let store = Store::open(store_config(data_dir, &cache.store), store_metrics).await?;
     let node_id = NodeId(me.node_id);
     let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
     let held = {
         let store = store.clone();
-        move |key: &ObjectKey| store.locate(key)
+        // Who asks wants all of it.
+        move |key: &ObjectKey| match store.holding(key) {
+            Some((object, None)) => Some(object),
+            Some((_, Some(_))) | None => None,
+        }
     };
     let directory = Directory::start(
         DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },
@@ -260,7 +259,8 @@ async fn build(
     let origin = OriginClient::new(origin_metrics.clone(), groups.flights.clone())?;
     let checking = origin.clone().check_health(sites.current());
     groups.session.spawn_until_stopped("origin-health", checking);
-    let peers = Peers::new(channels.clone(), sealer, transfer_metrics.clone());
+    let peers = Peers::new(channels.clone(), sealer, transfer_metrics.clone())
+        .with_lanes(Lanes::new(channels.security(), groups.flights.clone())?);
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
@@ -284,12 +284,7 @@ async fn build(
         tasks: groups.flights.clone(),
         jobs: Arc::default(),
     };
-    let edge_config = EdgeConfig {
-        unknown_host: cache.edge.unknown_host,
-        connections_max: cache.edge.connections_max,
-        ..EdgeConfig::default()
-    };
-    let secret = *cache.secret.as_bytes();
+    let (secret, edge_config) = (*cache.secret.as_bytes(), edge_config(&cache.edge));
     let purger =
         Purger { directory: directory.clone(), sites: sites.current(), secret: cache.secret };
     let current = sites.current();
@@ -297,8 +292,35 @@ async fn build(
     let lost = edge_metrics.access_lines_lost.clone();
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
+    let parts = drain::Parts {
+        store: store.clone(),
+        directory: directory.clone(),
+        fetcher: fetcher.clone(),
+        leaving: edge.leaving(),
+        metrics: DrainMetrics::new(m)?,
+    };
+    let drain = Drain::start(parts, &groups.session);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, prefetcher })
+    let calls = Calls { purger, prefetcher };
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, calls, drain })
+}
+
+fn store_config(dir: PathBuf, store: &config::StoreConfig) -> StoreConfig {
+    StoreConfig {
+        dir,
+        budget_bytes: store.budget_bytes,
+        memory_bytes: store.memory_bytes,
+        objects_max: store.objects_max,
+        cut_from_bytes: CUT_FROM_BYTES,
+    }
+}
+
+fn edge_config(edge: &config::EdgeConfig) -> EdgeConfig {
+    EdgeConfig {
+        unknown_host: edge.unknown_host,
+        connections_max: edge.connections_max,
+        ..EdgeConfig::default()
+    }
 }
 
 /// The edge, with its access log where one is configured.
@@ -330,6 +352,7 @@ fn stats(
             cached_bytes: usage.bytes,
             cached_objects: usage.objects as u64,
             capability: auto.as_ref().map(|auto| auto.capability(moved())),
+            draining: false,
         }
     }
 }
@@ -355,11 +378,28 @@ fn figures(
     })
 }
 
-async fn ready(running: &Running, directory: &Directory, groups: &Groups) {
-    running.set_ready(false, "no super-node has welcomed this node yet");
-    directory.welcomed().await;
-    running.set_ready(true, "ready");
+/// Shows whether the node is ready until one of its tasks dies.
+async fn ready(
+    running: &Running,
+    directory: &Directory,
+    groups: &Groups,
+    mut leaving: watch::Receiver<bool>,
+) {
+    let shown = async {
+        running.set_ready(false, "no super-node has welcomed this node yet");
+        directory.welcomed().await;
+        loop {
+            match *leaving.borrow_and_update() {
+                true => running.set_ready(false, "draining"),
+                false => running.set_ready(true, "ready"),
+            }
+            if leaving.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    };
     tokio::select! {
+        () = shown => {}
         () = groups.edge.stopped() => {}
         () = groups.flights.stopped() => {}
         () = groups.tier.stopped() => {}

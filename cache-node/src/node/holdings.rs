@@ -7,9 +7,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shoal_proto::ObjectKey;
+use shoal_proto::{NodeId, ObjectId, ObjectKey};
 
-use crate::directory::{Change, Debt, Directory, OTHERS_OBJECTS_MAX, Part};
+use crate::directory::{Change, Debt, Directory, Held, OTHERS_OBJECTS_MAX, Others, Part};
 use crate::store::Store;
 
 /// Keys of the store listed at a time.
@@ -44,6 +44,16 @@ pub(super) fn all(store: &Arc<Store>, directory: &Arc<Directory>) -> [(&'static 
     ]
 }
 
+/// What the store holds of that object now.
+fn change(store: &Store, key: ObjectKey, object: ObjectId) -> Change {
+    let held = match store.holding(&key) {
+        Some((here, None)) if here == object => Held::All,
+        Some((here, Some(bits))) if here == object => Held::Some(bits),
+        _ => Held::Nothing,
+    };
+    Change { key, object, held }
+}
+
 /// Tells the tier everything that the store holds, whenever it wants to know.
 async fn announce_inventory(store: Arc<Store>, directory: Arc<Directory>) {
     let mut wanted = directory.inventories();
@@ -54,7 +64,7 @@ async fn announce_inventory(store: Arc<Store>, directory: Arc<Directory>) {
         loop {
             let page = store.list(after, INVENTORY_PAGE);
             for (key, object) in &page {
-                directory.announce(Change { key: *key, object: *object, held: true }).await;
+                directory.announce(change(&store, *key, *object)).await;
             }
             match page.last() {
                 Some((key, _)) => after = Some(*key),
@@ -71,7 +81,7 @@ async fn announce_evictions(store: Arc<Store>, directory: Arc<Directory>) {
     loop {
         match evicted.recv().await {
             Ok((key, object)) => {
-                directory.announce(Change { key, object, held: false }).await;
+                directory.announce(change(&store, key, object)).await;
             }
             Err(tokio::sync::broadcast::error::RecvError::Lagged(missed)) => {
                 tracing::warn!(missed, "evictions were not announced");
@@ -125,11 +135,11 @@ async fn pay(store: &Store, directory: &Directory, key: ObjectKey, debt: Debt) -
     match debt {
         Debt::Publish(object) if here == Some(object) => publish(store, directory, key).await,
         Debt::Held(object) if here == Some(object) => {
-            directory.announce(Change { key, object, held: true }).await;
+            directory.announce(change(store, key, object)).await;
             true
         }
         Debt::Dropped(object) if here != Some(object) => {
-            directory.announce(Change { key, object, held: false }).await;
+            directory.announce(change(store, key, object)).await;
             true
         }
         // The store has changed since; whoever changed it has told.
@@ -140,7 +150,13 @@ async fn pay(store: &Store, directory: &Directory, key: ObjectKey, debt: Debt) -
 async fn publish(store: &Store, directory: &Directory, key: ObjectKey) -> bool {
     let Some(stored) = store.get(&key).await else { return true };
     match directory.publish(None, stored.manifest()).await {
-        Ok(true) => true,
+        Ok(true) => {
+            if !stored.is_whole() {
+                // Who publishes is taken to have all of it.
+                directory.announce(change(store, key, stored.object_id())).await;
+            }
+            true
+        }
         Ok(false) => {
             // A purge came while nobody could tell this node of it, or others have a newer one.
             if let Err(error) = store.remove(&key).await {
@@ -178,7 +194,7 @@ async fn tell_home_nodes(store: Arc<Store>, directory: Arc<Directory>) {
         let mut after: Option<ObjectKey> = None;
         loop {
             let page = store.list(after, INVENTORY_PAGE);
-            let held = |(key, object): &(_, _)| Change { key: *key, object: *object, held: true };
+            let held = |(key, object): &(_, _)| change(&store, *key, *object);
             directory.tell_home_nodes(&page.iter().map(held).collect::<Vec<_>>()).await;
             match page.last() {
                 Some((key, _)) if !directory.session_holds() => after = Some(*key),
@@ -211,8 +227,14 @@ async fn find_last_copies(store: Arc<Store>, directory: Arc<Directory>) {
         doubtful.truncate(OTHERS_OBJECTS_MAX);
         match directory.others(&doubtful).await {
             Ok(others) => {
+                let view = directory.view();
+                let stays = |id: &NodeId| view.member(*id).is_none_or(|member| !member.draining);
+                let count = |others: Others| {
+                    u32::try_from(others.iter().filter(|id| stays(id)).count()).unwrap_or(u32::MAX)
+                };
                 let known = doubtful.into_iter().zip(others);
-                let known: Vec<_> = known.map(|((key, id), others)| (key, id, others)).collect();
+                let known: Vec<_> =
+                    known.map(|((key, id), others)| (key, id, count(others))).collect();
                 store.note_others(&known);
             }
             Err(error) => tracing::debug!(%error, "last copies are not known"),

@@ -4,10 +4,13 @@
 //! |---|---|
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
+//! | `calls` | its control calls, together |
 //! | `prefetch` | the control calls that prefetch |
 //! | `purges` | the control call that purges |
 //! | `sites` | the sites that a node serves, and the calls that change them |
 //! | `verify` | the control call that compares the super-nodes' indexes |
+//! | `certificates` | takes in a new certificate |
+//! | `drain` | leaves without loss, on demand |
 //! | `holdings` | tells others what the node holds |
 //! | `tier` | a super-node |
 //! | `auto` | the super-node inside a node whose role the tier chooses |
@@ -20,7 +23,10 @@
 
 mod auto;
 mod cache;
+mod calls;
 mod capability;
+mod certificates;
+mod drain;
 mod holdings;
 mod members;
 mod mode;
@@ -31,6 +37,8 @@ mod selection;
 mod sites;
 mod tier;
 mod verify;
+
+pub use drain::DrainStatus;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -79,6 +87,9 @@ pub enum NodeError {
     /// The certificate, key or authority cannot be used.
     #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
     Tls(#[from] tonic::transport::Error),
+    /// The same, of what is beside gRPC.
+    #[error("cluster.tls: {0}; expected a PEM certificate, its key and the cluster's authority")]
+    Lanes(#[from] crate::tls::IdentityError),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -208,6 +219,7 @@ fn introduce(config: &Config, identity: &Identity) -> v1::NodeInfo {
         zone: config.node.zone.clone(),
         version: VERSION.to_owned(),
         auto: config.node.role == ConfiguredRole::Auto,
+        draining: false,
     }
 }
 

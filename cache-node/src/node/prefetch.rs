@@ -258,6 +258,7 @@ impl Prefetcher {
             site: named.site.name().to_owned(),
             authority: named.authority,
             target: named.target,
+            part: None,
         };
         if node.id == self.directory.node_id() {
             return self.fetcher.prefetch(source).await;

@@ -8,7 +8,7 @@ use shoal_proto::wire::v1;
 use tokio::sync::watch;
 
 use super::members::Members;
-use super::{NodeError, Running, mode, selection, sites, verify};
+use super::{NodeError, Running, certificates, mode, selection, sites, verify};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
 use crate::membership::mode::Sight;
@@ -57,16 +57,20 @@ pub(super) async fn run(
         timing: Timing::default(),
         wanted: config.cluster.selection,
     };
-    let mut server = rpc::server_with(&config.cluster.security, running.refusals()?)?;
+    let refusals = running.refusals()?;
+    let mut server = rpc::plain_server(refusals.clone());
+    let door = rpc::Door::new(listener, &config.cluster.security, None, refusals)?;
     let node = SuperNode::start(super_config, channels, tasks.clone(), metrics).await?;
     let router = server.add_service(node.service()).add_service(node.raft_service());
     let serving = Tasks::new();
     let stopped = serving.token();
     serving.spawn("cluster-listener", async move {
-        if let Err(error) = rpc::serve(router, listener, stopped, CALLS_GRACE).await {
+        if let Err(error) = rpc::serve_at(router, door, stopped, CALLS_GRACE).await {
             tracing::error!(%error, "the cluster listener failed");
         }
     });
+    let following = certificates::follow(config.cluster.security.clone());
+    serving.spawn_until_stopped("certificates", following);
     let view = node.view();
     running.set_control(control(&config, &node));
     let (shown, mode) = watch::channel(None);

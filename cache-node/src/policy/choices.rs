@@ -225,8 +225,9 @@ pub(super) fn glob_matches(glob: &str, text: &str) -> bool {
     glob.iter().skip(at).all(|byte| *byte == b'*')
 }
 
-/// Headers that frame a message, belong to one connection, or are Shoal's own to say.
-const FIXED: [&str; 17] = [
+/// Headers that frame a message, belong to one connection, say which part or version of a body is
+/// meant, or are Shoal's own to say.
+const FIXED: [&str; 23] = [
     "age",
     "cache-status",
     "connection",
@@ -235,10 +236,16 @@ const FIXED: [&str; 17] = [
     "date",
     "expect",
     "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
+    "range",
     "te",
     "trailer",
     "transfer-encoding",
@@ -251,8 +258,9 @@ fn header_name(name: &str) -> Option<HeaderName> {
 }
 
 pub(super) fn read_edits(config: &HeadersConfig) -> Result<HeaderEdits, Wrong> {
-    const WRITE: &str = "write names of headers that neither frame messages nor belong to one \
-                         connection, at most 64, with values of visible characters";
+    const WRITE: &str = "write names of headers that neither frame messages, nor belong to one \
+                         connection, nor say which range or version is meant, at most 64, with \
+                         values of visible characters";
     let name = |text: &String| {
         let name = header_name(text).filter(|name| !FIXED.contains(&name.as_str()));
         name.ok_or_else(|| (text.clone(), WRITE))
@@ -422,9 +430,14 @@ mod tests {
             remove: vec![],
         };
         assert!(read_edits(&set("X-A", "b c")).is_ok());
-        for (name, value) in
-            [("Content-Length", "1"), ("transfer-encoding", "x"), ("a b", "x"), ("x", "a\r\nb: c")]
-        {
+        for (name, value) in [
+            ("Content-Length", "1"),
+            ("transfer-encoding", "x"),
+            ("Range", "bytes=0-1"),
+            ("If-None-Match", "*"),
+            ("a b", "x"),
+            ("x", "a\r\nb: c"),
+        ] {
             assert!(read_edits(&set(name, value)).is_err(), "{name}: {value:?}");
         }
         let mut headers = HeaderMap::new();

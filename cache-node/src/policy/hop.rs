@@ -13,7 +13,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use shoal_proto::Header;
 
-use super::vary;
+use super::{parts, vary};
 
 /// Hop-by-hop whatever `Connection` says (RFC 9110 section 7.6.1; `Proxy-*` by RFC 9111 3.1).
 const HOP_BY_HOP: [&str; 11] = [
@@ -104,6 +104,7 @@ pub fn keep_end_to_end(headers: &mut HeaderMap) {
     strip(headers);
     headers.remove(CONTENT_LENGTH);
     headers.remove(vary::MARK);
+    headers.remove(parts::MARK);
     join_lines(headers);
 }
 

@@ -60,6 +60,11 @@ impl KeyRules {
         }
     }
 
+    /// Whether a URL has one key, whatever else its requests say.
+    pub fn is_of_url(&self) -> bool {
+        self.headers.is_empty() && self.cookies.is_empty() && !self.scheme
+    }
+
     /// The key of a request for the URL of key `url`: another where headers, cookies or the scheme
     /// count. A purge of the URL covers them all, as it does the URL's variants.
     pub fn key(
@@ -69,7 +74,7 @@ impl KeyRules {
         headers: &HeaderMap,
         secure: bool,
     ) -> ObjectKey {
-        if self.headers.is_empty() && self.cookies.is_empty() && !self.scheme {
+        if self.is_of_url() {
             return url;
         }
         let mut hasher = blake3::Hasher::new_keyed(secret);

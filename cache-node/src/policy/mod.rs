@@ -21,6 +21,7 @@
 //! | [`conditional`] | preconditions, validators, updates by `304` |
 //! | [`range`] | byte ranges |
 //! | [`resume`] | going on with an object whose fetching broke off |
+//! | [`parts`] | large objects that are kept in parts |
 //! | [`label`] | what purges by prefix and tag match |
 //! | [`named`] | what a URL names, for purges |
 //! | [`invalidate`] | what an unsafe request invalidates |
@@ -42,6 +43,7 @@ pub mod invalidate;
 pub mod key;
 pub mod label;
 pub mod named;
+pub mod parts;
 pub mod range;
 pub mod resume;
 pub mod rules;

@@ -20,6 +20,7 @@ use super::choices::{
 };
 use super::key::KeyRules;
 use super::label::plain_path;
+use super::parts::InParts;
 use super::rules::{self, ClientDirectives, Rules, UnclearAge};
 
 /// Most origins of a site, and most path rules.
@@ -76,6 +77,10 @@ pub struct SiteConfig {
     /// Which cache directives of clients count: `ignore`, `safe` or `all`.
     #[serde(default)]
     pub client_directives: ClientDirectives,
+    /// Which large objects are kept in parts: `off`, `ranges` (those that are asked for in part
+    /// first) or `all` (several nodes fill one together).
+    #[serde(default)]
+    pub parts: InParts,
     /// Methods that are let through; all but `CONNECT` and `TRACE` when empty.
     #[serde(default)]
     pub methods: Vec<String>,
@@ -180,6 +185,8 @@ pub struct Site {
     pub between_bytes_timeout: Duration,
     /// Longest body that is cached, in bytes.
     pub max_object_bytes: u64,
+    /// Which large objects are kept in parts.
+    pub parts: InParts,
     /// How the rules of caching are read.
     pub rules: Rules,
 }
@@ -452,6 +459,7 @@ fn build(config: &SiteConfig, faults: &mut Faults) -> Option<Site> {
         first_byte_timeout: Duration::from_millis(config.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(config.between_bytes_timeout_ms),
         max_object_bytes: config.max_object_bytes,
+        parts: config.parts,
         rules,
     })
 }

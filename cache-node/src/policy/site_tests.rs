@@ -37,6 +37,21 @@ fn the_first_path_rule_that_fits_counts() {
 }
 
 #[test]
+fn what_a_path_rule_does_not_say_is_as_for_the_site() {
+    let site = with(
+        "parts = \"all\"\nset_cookie = \"strip\"\nmethods = [\"GET\"]\n\
+         request_headers = { remove = [\"x-a\"] }\n\
+         [[path]]\nprefix = \"/a/\"\nttl = { default_s = 60 }\n",
+    )
+    .unwrap();
+    let there = Arc::clone(&site).at("/a/b");
+    assert_eq!(there.rules.default_ttl_s, Some(60));
+    assert_eq!((there.parts, there.rules.set_cookie), (InParts::All, SetCookie::Strip));
+    assert_eq!(there.request_headers, site.request_headers);
+    assert!(there.allows(&Method::GET) && !there.allows(&Method::POST));
+}
+
+#[test]
 fn wrong_choices_name_their_key() {
     let field = |more: &str| {
         let errors = with(more).unwrap_err();

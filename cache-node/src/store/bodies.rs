@@ -93,6 +93,23 @@ impl Bodies {
         Ok(ids)
     }
 
+    /// Gives back the space of so many bytes at `offset`; false where the file system cannot do that.
+    pub(super) fn punch(&self, id: FileId, offset: u64, bytes: u64) -> Result<bool, StoreError> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let punched = Self::options().write(true).open(self.path(id)).and_then(|file| {
+            #[cfg(test)]
+            self.faults.meet(id, super::tests::Act::Punch)?;
+            rustix::fs::fallocate(file, flags, offset, bytes).map_err(io::Error::from)
+        });
+        match punched {
+            Ok(()) => Ok(true),
+            // A file that is gone takes no space.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
+            Err(error) => Err(StoreError::body(&self.path(id), "give space back", error)),
+        }
+    }
+
     /// A file's length; `None` when there is none.
     pub(super) fn length(&self, id: FileId) -> io::Result<Option<u64>> {
         match std::fs::symlink_metadata(self.path(id)) {
@@ -195,6 +212,12 @@ impl BodyFile {
             Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(false),
             Err(error) => Err(self.error("set space aside", error)),
         }
+    }
+
+    /// Makes the file that long, without any space for it.
+    pub(super) fn outline(&self, bytes: u64) -> Result<(), StoreError> {
+        let open = |bodies: &Bodies| bodies.open_or_create(self.id);
+        self.with(open, |file| file.set_len(bytes)).map_err(|error| self.error("size it", error))
     }
 
     /// Brings the file's bytes and length to the disk.

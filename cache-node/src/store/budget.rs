@@ -82,6 +82,13 @@ impl Reservation {
         Self { budget: Arc::clone(&self.budget), bytes: std::mem::take(&mut self.bytes) }
     }
 
+    /// So many of its bytes in a new reservation; all of them when it has fewer.
+    pub(super) fn split(&mut self, bytes: u64) -> Self {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        Self { budget: Arc::clone(&self.budget), bytes }
+    }
+
     /// Never gives the bytes back: their space could not be freed.
     pub(super) fn forfeit(mut self) {
         self.bytes = 0;
@@ -132,9 +139,12 @@ mod tests {
         all.merge(budget.reserve(4).unwrap());
         assert_eq!((all.bytes(), budget.used(), budget.gauge.get()), (10, 10, 10));
         assert!(budget.reserve(u64::MAX).is_none(), "no wrap");
-        let moved = all.take();
+        let mut moved = all.take();
         drop(all);
         assert_eq!(budget.used(), 10);
+        drop(moved.split(3));
+        assert_eq!((moved.bytes(), budget.used()), (7, 7));
+        assert_eq!(moved.split(8).bytes(), 7, "no more than it has");
         drop(moved);
         assert_eq!((budget.used(), budget.gauge.get()), (0, 0));
     }

@@ -25,7 +25,7 @@ use shoal_proto::{Manifest, ObjectKey};
 
 use super::FileId;
 use super::error::{Fault, StoreError};
-use super::record::{BodyRow, LEFTOVER_PREFIX, Place, Record};
+use super::record::{BodyRow, HOLE_PREFIX, HoleRow, LEFTOVER_PREFIX, Place, Record};
 
 const RECORDS: &str = "records";
 const MANIFESTS: &str = "manifests";
@@ -57,6 +57,14 @@ const INFO_LOGS_MAX: usize = 2;
 const SYNC_BYTES: u64 = 64 * 1024 * 1024;
 /// What an object counts for besides its body, in bytes.
 const SYNC_OBJECT_BYTES: u64 = 4096;
+
+/// What becomes of places in files with a change of what is here.
+pub(super) enum Holes<'a> {
+    /// Its chunk has come.
+    Filled(HoleRow),
+    /// Their chunks leave: to be settled when their space is free.
+    Left(&'a [HoleRow]),
+}
 
 /// The catalog's handle. All calls block.
 pub(super) struct Catalog {
@@ -165,6 +173,43 @@ impl Catalog {
         self.write(batch)
     }
 
+    /// Notes which chunks of an object are not here, and what it takes of the budget now. `holes` are
+    /// places whose chunks have come, or leave with this.
+    pub(super) fn put_absent(
+        &self,
+        key: &ObjectKey,
+        (absent, charge_bytes): (Vec<u8>, u64),
+        holes: Holes<'_>,
+    ) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        if let Some(record) = self.record(key)? {
+            let record = Record { charge_bytes, absent, ..record };
+            batch.put_cf(self.cf(RECORDS)?, key.as_bytes(), record.encode());
+        }
+        match holes {
+            Holes::Filled(hole) => batch.delete(hole.key()),
+            Holes::Left(holes) => holes.iter().for_each(|hole| batch.put(hole.key(), hole.value())),
+        }
+        self.write(batch)
+    }
+
+    /// Notes a place whose chunk is about to be written.
+    pub(super) fn note_hole(&self, hole: HoleRow) -> Result<(), StoreError> {
+        self.db.put(hole.key(), hole.value()).map_err(|error| self.error(&error))
+    }
+
+    /// These places hold what their records say.
+    pub(super) fn settle_holes(&self, holes: &[HoleRow]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        holes.iter().for_each(|hole| batch.delete(hole.key()));
+        self.write(batch)
+    }
+
+    /// Places whose chunks were being written or given back.
+    pub(super) fn holes(&self) -> Result<Vec<HoleRow>, Fault> {
+        self.noted(HOLE_PREFIX, HoleRow::read)
+    }
+
     /// Forgets an object. Its body is a leftover until [`Catalog::settle`].
     pub(super) fn delete(&self, key: &ObjectKey, body: Option<BodyRow>) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
@@ -193,16 +238,24 @@ impl Catalog {
 
     /// Bodies without a record.
     pub(super) fn leftovers(&self) -> Result<Vec<BodyRow>, Fault> {
-        let mut leftovers = Vec::new();
-        let from = IteratorMode::From(LEFTOVER_PREFIX, Direction::Forward);
+        self.noted(LEFTOVER_PREFIX, BodyRow::read)
+    }
+
+    fn noted<T>(
+        &self,
+        prefix: &[u8],
+        read: impl Fn(&[u8], &[u8]) -> Option<T>,
+    ) -> Result<Vec<T>, Fault> {
+        let mut found = Vec::new();
+        let from = IteratorMode::From(prefix, Direction::Forward);
         for row in self.db.iterator(from) {
             let (key, value) = row.map_err(|error| fault(&self.path, &error))?;
-            if !key.starts_with(LEFTOVER_PREFIX) {
+            if !key.starts_with(prefix) {
                 break;
             }
-            leftovers.extend(BodyRow::read(&key, &value));
+            found.extend(read(&key, &value));
         }
-        Ok(leftovers)
+        Ok(found)
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {

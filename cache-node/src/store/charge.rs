@@ -18,6 +18,9 @@ const ROWS_BYTES: u64 = 512;
 const HASH_BYTES: u64 = 34;
 /// What a header or the site costs besides its text: tags and lengths.
 const TEXT_BYTES: u64 = 12;
+/// Runs of blocks that a file system describes in one block of its own, at least: ext4's 340, less
+/// what a run may be split.
+const RUNS_PER_BLOCK: u64 = 256;
 /// A label in the manifest.
 const LABEL_BYTES: u64 = 12;
 
@@ -42,6 +45,26 @@ pub(super) fn of_chunk(index: u32, bytes: u64) -> u64 {
 pub(super) fn of_object(head: &ObjectHead, length: u64) -> u64 {
     let hashes = u64::from(chunk_count(length, head.chunk_size)) * HASH_BYTES;
     in_blocks(length).saturating_add(hashes).saturating_add(of_head(head))
+}
+
+/// An object of that length without any of its chunks: its manifest, and a bit for each of them.
+pub(super) fn of_outline(head: &ObjectHead, length: u64) -> u64 {
+    let chunks = u64::from(chunk_count(length, head.chunk_size));
+    of_head(head) + chunks * HASH_BYTES + of_bits(chunks)
+}
+
+/// What it takes to note which of so many chunks are here: a bit for each, and the blocks in which a
+/// file system says where a file with holes lies.
+pub(super) fn of_bits(chunks: u64) -> u64 {
+    let runs = chunks.div_ceil(2);
+    let leaves = runs.div_ceil(RUNS_PER_BLOCK);
+    let above = u64::from(leaves > 1);
+    chunks.div_ceil(8) + TEXT_BYTES + (leaves + above) * BLOCK_BYTES
+}
+
+/// A chunk of that length in a file.
+pub(super) fn of_piece(bytes: u32) -> u64 {
+    whole_blocks(u64::from(bytes))
 }
 
 /// What a record says that was written before charges were: not less than the body.

@@ -135,6 +135,14 @@ impl Memory {
         }
     }
 
+    /// Lets go of those chunks.
+    pub(super) fn forget_chunks(&self, file: FileId, chunks: &[u32]) {
+        for part in chunks.chunks(FORGET_STEP as usize) {
+            let slots: Vec<Slot> = part.iter().map(|index| (file, Part::Chunk(*index))).collect();
+            self.remove(&slots);
+        }
+    }
+
     fn get(&self, slot: Slot) -> Option<Held> {
         let mut state = lock(&self.state);
         let held = state.held.get(&slot).cloned()?;

@@ -15,13 +15,14 @@
 //! | [`catalog`], [`bodies`], [`body`] | what is on disk |
 //! | [`memory`] | what is in memory |
 //! | [`budget`] | the ledger of body bytes |
+//! | [`absent`], [`pieces`], [`cut`] | what is not here of an object; its coming, its leaving |
 //! | [`record`], [`charge`] | what a body's row says, and what an object takes of the budget |
 //! | [`recover`], [`scrub`] | opening after whatever happened; the look at every file afterwards |
 //!
 //! Invariants:
 //! - A chunk is readable only after it was verified, by the caller before it is written and here
 //!   whenever it comes from disk.
-//! - An object is found only once all its bytes are on disk (`fdatasync`, then the catalog). A kill
+//! - An object is found only once all that is said to be here of it is on disk (`fdatasync`, then the catalog). A kill
 //!   loses nothing finished; a power cut loses at most the newest 64 MiB, whole; neither tears one.
 //! - What objects take (bodies, manifests, records), whole or being filled or removed and still
 //!   read, never passes the budget.
@@ -32,20 +33,22 @@
 //! It must not know: the index, peers, HTTP, freshness. How many others hold an object it is told
 //! ([`Store::note_others`]), so that last copies of wanted objects leave last.
 //!
-//! Not here: eviction of part of an object. An object is stored whole or not at all; one of 10 GiB
-//! leaves at once, and gives way for 10 GiB. A part would only pay if readers went to peers for the
-//! rest, chunk by chunk, and that is for the read path to learn first.
+//! Some of an object may be here only: what was asked for of it ([`Store::outline`]), or what was
+//! left when the rest made room for others. Its chunks come back one by one.
 
+mod absent;
 mod bodies;
 mod body;
 mod budget;
 mod catalog;
 mod charge;
+mod cut;
 mod error;
 pub mod eviction;
 mod memory;
 mod object;
 mod partial;
+mod pieces;
 mod record;
 mod recover;
 mod room;
@@ -65,6 +68,7 @@ use std::time::Duration;
 use shoal_proto::{Manifest, ObjectHead, ObjectId, ObjectKey};
 use tokio::sync::broadcast;
 
+pub use cut::CUT_FROM_BYTES;
 pub use error::{Full, StoreError};
 pub use object::StoredObject;
 pub use partial::PartialObject;
@@ -104,6 +108,8 @@ pub struct StoreConfig {
     /// Most objects: each takes up to [`OBJECT_BYTES`] of RAM. RocksDB's caches and buffers come on
     /// top, about 64 MiB.
     pub objects_max: usize,
+    /// Objects from so many bytes on give way a part at a time: [`CUT_FROM_BYTES`].
+    pub cut_from_bytes: u64,
 }
 
 /// How much is stored.
@@ -152,7 +158,7 @@ impl Store {
             };
             if let Some(described) = described {
                 let shared = Arc::clone(&self.shared);
-                return Some(StoredObject::new(shared, described, found.body, found.place));
+                return Some(StoredObject::found(shared, described, found));
             }
         }
         None
@@ -176,6 +182,22 @@ impl Store {
         lock(&self.shared.table).get(key).map(|entry| entry.object_id)
     }
 
+    /// The id of the object stored under `key`, and a bit for each chunk that is here, least
+    /// significant first; no bits when all are. Never waits, and counts as no use.
+    pub fn holding(&self, key: &ObjectKey) -> Option<(ObjectId, Option<Vec<u8>>)> {
+        lock(&self.shared.table).get(key).map(|entry| (entry.object_id, entry.held()))
+    }
+
+    /// Stores an object without any of its chunks: they come one by one, as somebody wants them
+    /// ([`StoredObject::put_chunk`]), and only what is here takes space.
+    ///
+    /// # Errors
+    /// [`StoreError::NoRoom`] when there is none even for what describes it;
+    /// [`StoreError::Invalid`] for a body so short that it is stored whole or not at all.
+    pub async fn outline(&self, manifest: Manifest) -> Result<Arc<StoredObject>, StoreError> {
+        pieces::outline(&self.shared, manifest).await
+    }
+
     /// Begins to fill an object. A known length is reserved at once, evicting what must go for it;
     /// an unknown one as it grows.
     ///
@@ -193,13 +215,20 @@ impl Store {
     /// [`StoreError::NoRoom`] when the newer headers are longer and there is none for them.
     pub async fn refresh(&self, manifest: Manifest) -> Result<Arc<StoredObject>, StoreError> {
         let shared = Arc::clone(&self.shared);
-        let charge_bytes = charge::of_object(manifest.head(), manifest.length());
-        let has = lock(&shared.table).get(&manifest.head().key).map(table::Entry::bytes);
-        let growth = shared.reserve(has.map_or(0, |has| charge_bytes.saturating_sub(has))).await?;
+        let (head, length) = (manifest.head(), manifest.length());
+        let more = |entry: &table::Entry| {
+            let charge_bytes = match entry.pieces_bytes() {
+                Some(pieces_bytes) => charge::of_outline(head, length) + pieces_bytes,
+                None => charge::of_object(head, length),
+            };
+            charge_bytes.saturating_sub(entry.bytes())
+        };
+        let growth_bytes = lock(&shared.table).get(&head.key).map_or(0, more);
+        let growth = shared.reserve(growth_bytes).await?;
         let renew = move || {
             let described = Described::new(manifest);
             let found = shared.renew(&described, growth)?;
-            Ok(StoredObject::new(shared, described, found.body, found.place))
+            Ok(StoredObject::found(shared, described, found))
         };
         tasks::blocking("store-refresh", renew).await?
     }
@@ -267,8 +296,8 @@ impl Store {
         lock(&self.shared.table).list(after, limit.min(LIST_MAX))
     }
 
-    /// Objects that are not stored any more: evicted, removed, damaged, or replaced by another
-    /// version. Lossy: a listener that falls behind is told so, and compares with [`Store::list`].
+    /// Objects that are not stored any more, or less of them: evicted, removed, damaged, or replaced
+    /// by another version. [`Store::holding`] says what is left. Lossy: a listener that falls behind is told so, and compares with [`Store::list`].
     /// The same object may have come back since: ask [`Store::locate`] before acting on it.
     pub fn evictions(&self) -> broadcast::Receiver<(ObjectKey, ObjectId)> {
         self.shared.losses.subscribe()
@@ -289,9 +318,14 @@ impl Store {
         }
     }
 
-    /// How many objects were evicted so far.
+    /// How many objects came into the store so far.
+    pub fn stored(&self) -> u64 {
+        self.shared.metrics.stored.get()
+    }
+
+    /// How many objects, and parts of objects, were evicted so far.
     pub fn evicted(&self) -> u64 {
-        self.shared.metrics.evictions.get()
+        self.shared.metrics.evictions.get() + self.shared.metrics.parts_evicted.get()
     }
 
     /// Brings everything to the disk and waits for space that is being freed. For a graceful stop;

@@ -4,36 +4,62 @@
 //! from disk is checked against the manifest before anybody sees it, what fails the check is
 //! dropped from the store.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use shoal_proto::{ChunkHash, Manifest, ManifestId, ObjectId};
 
+use super::absent::Absent;
 use super::body::Body;
 use super::error::{Fault, StoreError};
 use super::memory::Described;
 use super::record::Place;
 use super::shared::Shared;
+use super::table::Found;
 use crate::metrics::Tier;
 use crate::tasks;
 
-/// An object stored whole. While one lives, its space is not freed and it is not evicted.
+/// A stored object, or as much of it as is here. While one lives, its space is not freed and nothing
+/// of it is evicted.
 #[derive(Clone, Debug)]
 pub struct StoredObject {
-    shared: Arc<Shared>,
-    described: Arc<Described>,
-    body: Arc<Body>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) described: Arc<Described>,
+    pub(super) body: Arc<Body>,
     place: Place,
+    /// What is not here of it, where that ever was something.
+    pub(super) absent: Option<Arc<Absent>>,
 }
 
 impl StoredObject {
     pub(super) fn new(
         shared: Arc<Shared>,
         described: Arc<Described>,
-        body: Arc<Body>,
-        place: Place,
+        (body, place, absent): (Arc<Body>, Place, Option<Arc<Absent>>),
     ) -> Arc<Self> {
-        Arc::new(Self { shared, described, body, place })
+        Arc::new(Self { shared, described, body, place, absent })
+    }
+
+    pub(super) fn found(shared: Arc<Shared>, described: Arc<Described>, found: Found) -> Arc<Self> {
+        Self::new(shared, described, (found.body, found.place, found.absent))
+    }
+
+    /// Whether every chunk is here.
+    pub fn is_whole(&self) -> bool {
+        self.absent.as_ref().is_none_or(|absent| absent.count() == 0)
+    }
+
+    /// Whether the chunk is here.
+    pub fn has_chunk(&self, index: u32) -> bool {
+        let absent = self.absent.as_ref().is_some_and(|absent| absent.has(index));
+        !absent && index < self.described.manifest.chunk_count()
+    }
+
+    /// Runs of chunks that are here.
+    pub fn held(&self) -> Vec<Range<u32>> {
+        let all = 0..self.described.manifest.chunk_count();
+        self.absent.as_ref().map_or_else(|| vec![all], |absent| absent.runs(false))
     }
 
     /// The manifest.
@@ -61,11 +87,11 @@ impl StoredObject {
     /// Chunk `index`, verified, and where it came from. From memory it comes without a wait.
     ///
     /// # Errors
-    /// [`StoreError::NoChunk`] when there is no such chunk; [`StoreError::Corrupt`] when its bytes
+    /// [`StoreError::NoChunk`] when there is no such chunk here; [`StoreError::Corrupt`] when its bytes
     /// are damaged, and then the object is dropped: fetch it elsewhere.
     pub async fn read_chunk(&self, index: u32) -> Result<(Bytes, Tier), StoreError> {
         let manifest = &self.described.manifest;
-        let Some(hash) = manifest.hash(index) else {
+        let Some(hash) = manifest.hash(index).filter(|_| self.has_chunk(index)) else {
             return Err(StoreError::NoChunk { key: manifest.head().key, chunk: index });
         };
         if let Some(chunk) = self.shared.disk.memory.chunk(self.body.id(), index) {

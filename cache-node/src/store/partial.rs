@@ -359,13 +359,14 @@ impl Inner {
             body: &self.body,
             inline: inline.as_deref(),
             charge_bytes,
+            absent: None,
         };
         self.shared.commit(&finished, || lock(&self.state).reservation.take())?;
         if let Some(inline) = inline.filter(|body| !body.is_empty()) {
             self.shared.disk.memory.put_chunk(self.body.id(), 0, inline);
         }
         let (shared, body) = (Arc::clone(&self.shared), Arc::clone(&self.body));
-        let object = StoredObject::new(shared, described, body, place);
+        let object = StoredObject::new(shared, described, (body, place, None));
         lock(&self.state).done = Some(Arc::clone(&object));
         Ok(object)
     }

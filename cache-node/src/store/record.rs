@@ -5,11 +5,13 @@
 use prost::Message;
 use shoal_proto::ObjectId;
 
-use super::FileId;
-use super::charge;
+use super::absent::bytes_for;
+use super::{FileId, charge};
 
 /// Before the file number of a body without a record.
 pub(super) const LEFTOVER_PREFIX: &[u8] = b"leftover/";
+/// Before the file number and the chunk of a place in a file that may hold more than its record says.
+pub(super) const HOLE_PREFIX: &[u8] = b"hole/";
 
 /// Where a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) enum Place {
 }
 
 /// What is known of an object without its manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) file: FileId,
     pub(super) place: Place,
@@ -32,6 +34,10 @@ pub(super) struct Record {
     pub(super) stored_ms: u64,
     /// Bytes of the budget that it takes.
     pub(super) charge_bytes: u64,
+    /// A bit for each chunk that is not here, as [`super::absent`] writes them.
+    pub(super) absent: Vec<u8>,
+    /// 0 where an earlier version wrote it.
+    pub(super) chunk_size: u32,
 }
 
 impl Record {
@@ -63,6 +69,36 @@ impl BodyRow {
     }
 }
 
+/// A place in a body file whose chunk is being written or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HoleRow {
+    pub(super) file: FileId,
+    pub(super) chunk: u32,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+}
+
+impl HoleRow {
+    pub(super) fn key(self) -> Vec<u8> {
+        [HOLE_PREFIX, &self.file.0.to_be_bytes(), &self.chunk.to_be_bytes()].concat()
+    }
+
+    pub(super) fn value(self) -> Vec<u8> {
+        [self.offset.to_be_bytes(), self.bytes.to_be_bytes()].concat()
+    }
+
+    pub(super) fn read(key: &[u8], value: &[u8]) -> Option<Self> {
+        let (file, chunk) = key.strip_prefix(HOLE_PREFIX)?.split_at_checked(8)?;
+        let (offset, bytes) = value.split_at_checked(8)?;
+        Some(Self {
+            file: FileId(u64::from_be_bytes(file.try_into().ok()?)),
+            chunk: u32::from_be_bytes(chunk.try_into().ok()?),
+            offset: u64::from_be_bytes(offset.try_into().ok()?),
+            bytes: u64::from_be_bytes(bytes.try_into().ok()?),
+        })
+    }
+}
+
 /// [`Record`] as it is written.
 #[derive(Clone, PartialEq, Message)]
 struct StoredRecord {
@@ -81,28 +117,48 @@ struct StoredRecord {
     /// 0 where an earlier version wrote it.
     #[prost(uint64, tag = "7")]
     charge_bytes: u64,
+    #[prost(bytes = "vec", tag = "8")]
+    absent: Vec<u8>,
+    #[prost(uint32, tag = "9")]
+    chunk_size: u32,
 }
 
 impl Record {
-    pub(super) fn encode(self) -> Vec<u8> {
-        let Self { file, place, object_id, length, chunks, stored_ms, charge_bytes } = self;
-        let inline = place == Place::Inline;
-        let (file, object_id) = (file.0, object_id.as_bytes().to_vec());
-        StoredRecord { file, inline, object_id, length, chunks, stored_ms, charge_bytes }
-            .encode_to_vec()
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let stored = StoredRecord {
+            file: self.file.0,
+            inline: self.place == Place::Inline,
+            object_id: self.object_id.as_bytes().to_vec(),
+            length: self.length,
+            chunks: self.chunks,
+            stored_ms: self.stored_ms,
+            charge_bytes: self.charge_bytes,
+            absent: self.absent.clone(),
+            chunk_size: self.chunk_size,
+        };
+        stored.encode_to_vec()
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
         let stored = StoredRecord::decode(bytes).ok()?;
-        let StoredRecord { file, inline, object_id, length, chunks, stored_ms, .. } = stored;
-        let place = if inline { Place::Inline } else { Place::File };
-        let object_id = ObjectId::try_from(&object_id[..]).ok()?;
-        let charge_bytes = match stored.charge_bytes {
-            0 => charge::of_old_record(length, chunks),
-            bytes => bytes,
-        };
-        let file = FileId(file);
-        Some(Self { file, place, object_id, length, chunks, stored_ms, charge_bytes })
+        let StoredRecord { length, chunks, absent, .. } = stored;
+        if !absent.is_empty() && absent.len() != bytes_for(chunks) {
+            return None;
+        }
+        Some(Self {
+            file: FileId(stored.file),
+            place: if stored.inline { Place::Inline } else { Place::File },
+            object_id: ObjectId::try_from(&stored.object_id[..]).ok()?,
+            length,
+            chunks,
+            stored_ms: stored.stored_ms,
+            charge_bytes: match stored.charge_bytes {
+                0 => charge::of_old_record(length, chunks),
+                bytes => bytes,
+            },
+            absent,
+            chunk_size: stored.chunk_size,
+        })
     }
 }
 
@@ -120,9 +176,15 @@ mod tests {
             chunks: 65_536,
             stored_ms: 1_764_000_000_000,
             charge_bytes: 1 << 37,
+            absent: Vec::new(),
+            chunk_size: 1 << 20,
         };
-        assert_eq!(Record::decode(&record.encode()), Some(record));
-        let inline = Record { file: FileId(0), place: Place::Inline, length: 0, ..record };
+        assert_eq!(Record::decode(&record.encode()), Some(record.clone()));
+        let some = Record { absent: vec![7; 8192], ..record.clone() };
+        assert_eq!(Record::decode(&some.encode()), Some(some));
+        let short = Record { absent: vec![7; 8191], ..record.clone() };
+        assert_eq!(Record::decode(&short.encode()), None);
+        let inline = Record { file: FileId(0), place: Place::Inline, length: 0, ..record.clone() };
         assert_eq!(Record::decode(&inline.encode()), Some(inline));
         assert_eq!(Record::decode(b"\xff"), None);
         assert_eq!(Record::decode(b""), None, "no object id");
@@ -139,6 +201,14 @@ mod tests {
                 proptest::prop_assert_eq!(Record::decode(&record.encode()), Some(record));
             }
         }
+    }
+
+    #[test]
+    fn a_hole_round_trips() {
+        let (file, chunk) = (FileId(u64::MAX - 1), 65_535);
+        let row = HoleRow { file, chunk, offset: 1 << 36, bytes: 1 << 20 };
+        assert_eq!(HoleRow::read(&row.key(), &row.value()), Some(row));
+        assert_eq!(HoleRow::read(b"hole/short", &[0]), None);
     }
 
     #[test]

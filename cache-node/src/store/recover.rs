@@ -7,7 +7,7 @@
 //! by [`super::scrub`] while the store works; until then such a file is in no budget.
 //! Then the budget is applied: it may be smaller than last time, and the oldest go for it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use std::sync::{Arc, Weak};
 
 use shoal_proto::ObjectKey;
 
+use super::absent::Absent;
 use super::bodies::{Bodies, make_directory};
 use super::body::Disk;
 use super::budget::{Budget, Reservation};
@@ -70,7 +71,8 @@ pub(super) fn open(config: &StoreConfig, metrics: StoreMetrics) -> Result<Opened
         dir = %dir.display(), objects, bytes, leftover_bodies, leftover_records, "store opened"
     );
     metrics.objects.set(i64::try_from(objects).unwrap_or(i64::MAX));
-    let shared = Shared::new((dir, lock_file), disk, budget, (table, objects_max), metrics);
+    let limits = (table, objects_max, config.cut_from_bytes);
+    let shared = Shared::new((dir, lock_file), disk, budget, limits, metrics);
     Ok(Opened { shared, scrub })
 }
 
@@ -127,7 +129,32 @@ fn recover(catalog: &Catalog, bodies: &Bodies) -> Result<Recovered, Fault> {
         free(leftovers, &records, catalog, bodies)?;
         count
     };
+    close_holes(&records, catalog, bodies)?;
     Ok(Recovered { records, leftover_bodies, leftover_records: unreadable.len() })
+}
+
+/// Gives back what files may hold beyond what their records say: chunks that were being written or
+/// given back.
+fn close_holes(
+    records: &[(ObjectKey, Record)],
+    catalog: &Catalog,
+    bodies: &Bodies,
+) -> Result<(), Fault> {
+    let holes = catalog.holes()?;
+    if holes.is_empty() {
+        return Ok(());
+    }
+    let partly = records.iter().filter(|(_, record)| !record.absent.is_empty());
+    let absent: HashMap<FileId, Absent> = partly
+        .filter_map(|(_, record)| Some((record.file, Absent::read(record.chunks, &record.absent)?)))
+        .collect();
+    for hole in &holes {
+        if absent.get(&hole.file).is_some_and(|absent| absent.has(hole.chunk)) {
+            bodies.punch(hole.file, hole.offset, hole.bytes)?;
+        }
+    }
+    catalog.settle_holes(&holes)?;
+    Ok(())
 }
 
 /// A catalog that was made anew knows none of the bodies.

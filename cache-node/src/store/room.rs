@@ -5,11 +5,13 @@
 //! is held is never evicted, since that would free nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::budget::Reservation;
 use super::error::{Full, StoreError};
-use super::shared::{Lost, Shared};
-use super::table::Victims;
+use super::lock;
+use super::shared::Shared;
+use super::table::{Victim, Victims};
 use crate::tasks;
 
 /// Free space of the file system that is left to the catalog's log and compactions, in bytes; of
@@ -37,10 +39,9 @@ impl Shared {
             shared.disk.reclaim_waiting();
             let mut freed_bytes = 0;
             while freed_bytes < bytes {
-                let lost = shared.take_victim(Victims::Files, &shared.commit_turn());
-                let file = lost.as_ref().is_some_and(Lost::is_file);
-                freed_bytes += lost.map_or(Ok(0), |lost| shared.free(lost))?;
-                if !file {
+                let evicted = shared.evict_next(Victims::Files, bytes)?;
+                freed_bytes += evicted.as_ref().map_or(0, |evicted| evicted.freed_bytes);
+                if !evicted.is_some_and(|evicted| evicted.is_file) {
                     return Err(shared.full(bytes, Full::Disk));
                 }
             }
@@ -82,7 +83,7 @@ impl Shared {
             if let Some(reservation) = self.budget.reserve(bytes) {
                 return Ok(reservation);
             }
-            if !self.budget.could_fit(bytes) || self.evict_one()?.is_none() {
+            if !self.budget.could_fit(bytes) || self.evict_next(Victims::Any, bytes)?.is_none() {
                 let budget_bytes = self.budget.limit();
                 let pinned_bytes = self.budget.pinned();
                 return Err(self.full(bytes, Full::InUse { budget_bytes, pinned_bytes }));
@@ -90,9 +91,40 @@ impl Shared {
         }
     }
 
-    /// Evicts one object and says how many bytes that freed; `None` when none can go.
-    fn evict_one(&self) -> Result<Option<u64>, StoreError> {
-        let lost = self.take_victim(Victims::Any, &self.commit_turn());
-        lost.map(|lost| self.free(lost)).transpose()
+    /// Evicts one object, or a part of a large one; `None` when none can go.
+    fn evict_next(&self, victims: Victims, bytes: u64) -> Result<Option<Evicted>, StoreError> {
+        let turn = self.commit_turn();
+        let cut_from_bytes = match self.cannot_cut.load(Ordering::Relaxed) {
+            true => u64::MAX,
+            false => self.cut_from_bytes,
+        };
+        let mut table = lock(&self.table);
+        let Some((victim, spared)) = table.take_part(victims, (bytes, cut_from_bytes)) else {
+            return Ok(None);
+        };
+        self.metrics.last_copies_spared.inc_by(spared);
+        match victim {
+            Victim::Whole(key, entry) => {
+                drop(table);
+                let lost = self.evicted(&key, entry, &turn);
+                drop(turn);
+                let is_file = lost.is_file();
+                self.free(lost).map(|freed_bytes| Some(Evicted { freed_bytes, is_file }))
+            }
+            Victim::Part(key, part) => {
+                let absent = Arc::clone(&part.absent);
+                // Nobody holds the object, so nobody writes to it; who finds it from here on waits.
+                let writing = absent.try_writing();
+                drop(table);
+                let freed_bytes = self.give_back(&key, part, (turn, writing))?;
+                Ok(Some(Evicted { freed_bytes, is_file: true }))
+            }
+        }
     }
+}
+
+/// What an eviction came to.
+struct Evicted {
+    freed_bytes: u64,
+    is_file: bool,
 }

@@ -3,7 +3,8 @@
 //!
 //! It finds what only a power cut or a foreign hand leaves: files that belong to nothing, which go,
 //! and objects whose file is gone or of another length, which are dropped. Bytes that changed in
-//! place are found when they are read, by their hash.
+//! place are found when they are read, by their hash. Of an object that is here in part, the space
+//! of what is not here is given back once more: a power cut may have forgotten who had it.
 //!
 //! Invariants: a file that this process made or that a record named at the opening is never removed
 //! here; an object is dropped only if it still has the file that was looked at.
@@ -116,10 +117,19 @@ impl Scrub {
             // What cannot be looked at now may be well: its next reader will know.
             let Ok(found) = shared.disk.bodies.length(*file) else { continue };
             let wanted = match shared.disk.catalog.record(key) {
-                Ok(Some(record)) if record.file == *file => record.length,
+                Ok(Some(record)) if record.file == *file => {
+                    (record.length, !record.absent.is_empty())
+                }
                 _ => continue,
             };
-            if found != Some(wanted) && shared.drop_damaged(key, *file) {
+            if found == Some(wanted.0) {
+                if wanted.1 {
+                    shared.close_gaps(key, *file);
+                }
+                continue;
+            }
+            let wanted = wanted.0;
+            if shared.drop_damaged(key, *file) {
                 tracing::warn!(%key, %file, ?found, wanted, "an object without its file was dropped");
                 self.dropped += 1;
             }

@@ -5,11 +5,13 @@
 //! goes in this order: table, catalog, space, budget.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use shoal_proto::{ObjectHead, ObjectId, ObjectKey};
 use tokio::sync::{Semaphore, broadcast, watch};
 
+use super::absent::Absent;
 use super::body::{Body, Disk};
 use super::budget::{Budget, Reservation};
 use super::error::{Fault, Full, StoreError};
@@ -37,6 +39,9 @@ pub(super) struct Shared {
     pub(super) table: Mutex<Table>,
     pub(super) evict_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) objects_max: usize,
+    pub(super) cut_from_bytes: u64,
+    /// The file system gives back no part of a file.
+    pub(super) cannot_cut: AtomicBool,
     pub(super) scrub: watch::Sender<bool>,
     commit_turn: Mutex<()>,
     /// Locked while the store lives.
@@ -54,6 +59,8 @@ pub(super) struct Finished<'a> {
     pub(super) inline: Option<&'a [u8]>,
     /// What it takes of the budget.
     pub(super) charge_bytes: u64,
+    /// What is not here of it.
+    pub(super) absent: Option<&'a Absent>,
 }
 
 /// An object that is out of table and catalog; its space is still to be freed.
@@ -74,7 +81,7 @@ impl Shared {
         (dir, lock_file): (PathBuf, std::fs::File),
         disk: Arc<Disk>,
         budget: Arc<Budget>,
-        (table, objects_max): (Table, usize),
+        (table, objects_max, cut_from_bytes): (Table, usize, u64),
         metrics: StoreMetrics,
     ) -> Self {
         Self {
@@ -87,6 +94,8 @@ impl Shared {
             table: Mutex::new(table),
             evict_turn: Arc::default(),
             objects_max,
+            cut_from_bytes,
+            cannot_cut: AtomicBool::new(false),
             scrub: watch::Sender::new(false),
             commit_turn: Mutex::default(),
             _lock_file: lock_file,
@@ -147,7 +156,7 @@ impl Shared {
         finished: &Finished<'_>,
         reservation: impl FnOnce() -> Reservation,
     ) -> Result<Option<Lost>, StoreError> {
-        let Finished { described, body, inline, charge_bytes } = *finished;
+        let Finished { described, body, inline, charge_bytes, absent } = *finished;
         let manifest = &described.manifest;
         let key = manifest.head().key;
         let record = Record {
@@ -158,6 +167,8 @@ impl Shared {
             chunks: manifest.chunk_count(),
             stored_ms: clock::unix_ms(),
             charge_bytes,
+            absent: absent.map(Absent::bits).unwrap_or_default(),
+            chunk_size: manifest.head().chunk_size,
         };
         let replaced = lock(&self.table).get(&key).map(Entry::row);
         let inline = inline.filter(|body| !body.is_empty());
@@ -166,6 +177,7 @@ impl Shared {
         let mut table = lock(&self.table);
         self.disk.memory.put_manifest(record.file, Arc::clone(described));
         let replaced = table.insert(key, entry);
+        self.metrics.stored.inc();
         self.metrics.objects.set(table.len() as i64);
         drop(table);
         if let Some(old) = replaced.as_ref().filter(|old| old.object_id != record.object_id) {
@@ -190,9 +202,14 @@ impl Shared {
     pub(super) fn take_victim(&self, victims: Victims, turn: &Turn<'_>) -> Option<Lost> {
         let (key, entry, spared) = lock(&self.table).take_victim(victims)?;
         self.metrics.last_copies_spared.inc_by(spared);
+        Some(self.evicted(&key, entry, turn))
+    }
+
+    /// An object was taken out of the table to make room.
+    pub(super) fn evicted(&self, key: &ObjectKey, entry: Entry, turn: &Turn<'_>) -> Lost {
         self.metrics.evictions.inc();
         self.metrics.evicted_bytes.inc_by(entry.bytes());
-        Some(self.lose(&key, entry, turn))
+        self.lose(key, entry, turn)
     }
 
     fn lose(&self, key: &ObjectKey, entry: Entry, _turn: &Turn<'_>) -> Lost {
@@ -316,7 +333,7 @@ impl Shared {
         })
     }
 
-    fn tell(&self, key: ObjectKey, object_id: ObjectId) {
+    pub(super) fn tell(&self, key: ObjectKey, object_id: ObjectId) {
         // Nobody listening is fine.
         let _ = self.losses.send((key, object_id));
     }

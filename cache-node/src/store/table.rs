@@ -11,13 +11,17 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
+use shoal_proto::manifest::chunk_length;
 use shoal_proto::{ObjectId, ObjectKey};
 
 use super::FileId;
+use super::absent::Absent;
 use super::body::{Body, Disk, Reclaim};
 use super::budget::{Budget, Reservation};
+use super::charge;
+use super::cut;
 use super::eviction::{Departed, S3Fifo};
-use super::record::{BodyRow, Place, Record};
+use super::record::{BodyRow, HoleRow, Place, Record};
 
 /// Small objects passed over in one search for a file.
 const PASSED_MAX: usize = 10_000;
@@ -34,13 +38,38 @@ pub(super) enum Victims {
     Files,
 }
 
+/// Who goes, or what of it.
+#[derive(Debug)]
+pub(super) enum Victim {
+    Whole(ObjectKey, Entry),
+    Part(ObjectKey, Part),
+}
+
+/// Chunks of a large object that go, while the rest of it stays.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) file: FileId,
+    pub(super) object_id: ObjectId,
+    pub(super) absent: Arc<Absent>,
+    pub(super) holes: Vec<HoleRow>,
+    /// Their bytes of the budget.
+    pub(super) reservation: Reservation,
+    /// What the rest takes of it.
+    pub(super) charge_bytes: u64,
+}
+
 /// One stored object.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) object_id: ObjectId,
     pub(super) file: FileId,
     pub(super) place: Place,
-    chunks: u32,
+    pub(super) length: u64,
+    pub(super) chunks: u32,
+    /// 0 where it is not known.
+    pub(super) chunk_size: u32,
+    /// What is not here of it, where that ever was something.
+    pub(super) absent: Option<Arc<Absent>>,
     /// Changes with every new manifest of the same object.
     generation: u32,
     reservation: Reservation,
@@ -56,19 +85,22 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(record: &Record, reservation: Reservation, body: Weak<Body>) -> Self {
-        let Record { file, place, object_id, chunks, .. } = *record;
-        let (generation, wanted, spares, others) = (0, false, 0, None);
+        let some = !record.absent.is_empty();
+        let absent = some.then(|| Absent::read(record.chunks, &record.absent)).flatten();
         Self {
-            object_id,
-            file,
-            place,
-            chunks,
-            generation,
+            object_id: record.object_id,
+            file: record.file,
+            place: record.place,
+            length: record.length,
+            chunks: record.chunks,
+            chunk_size: record.chunk_size,
+            absent: absent.map(Arc::new),
+            generation: 0,
             reservation,
             body,
-            wanted,
-            spares,
-            others,
+            wanted: false,
+            spares: 0,
+            others: None,
         }
     }
 
@@ -85,6 +117,18 @@ impl Entry {
     /// Whether it is still what was found, manifest and all.
     pub(super) fn is(&self, found: &Found) -> bool {
         self.file == found.body.id() && self.generation == found.generation
+    }
+
+    /// A bit for each chunk that is here; none when all are.
+    pub(super) fn held(&self) -> Option<Vec<u8>> {
+        self.absent.as_ref().filter(|absent| absent.count() > 0).map(|absent| absent.held())
+    }
+
+    /// What its chunks take that are here, where some may not be.
+    pub(super) fn pieces_bytes(&self) -> Option<u64> {
+        let absent = self.absent.as_ref()?;
+        let piece = |chunk| charge::of_piece(chunk_length(self.length, self.chunk_size, chunk));
+        Some(absent.runs(false).into_iter().flatten().map(piece).sum())
     }
 
     fn is_held(&self) -> bool {
@@ -117,6 +161,7 @@ pub(super) struct Found {
     pub(super) place: Place,
     pub(super) generation: u32,
     pub(super) charge_bytes: u64,
+    pub(super) absent: Option<Arc<Absent>>,
 }
 
 /// A key's first eight bytes, by which the eviction core knows it: a quarter of the memory. Keys are
@@ -186,8 +231,8 @@ impl Table {
             body
         });
         let Entry { object_id, place, generation, .. } = *entry;
-        let charge_bytes = entry.bytes();
-        Some(Found { body, object_id, place, generation, charge_bytes })
+        let (charge_bytes, absent) = (entry.bytes(), entry.absent.clone());
+        Some(Found { body, object_id, place, generation, charge_bytes, absent })
     }
 
     /// The bytes of an object that is not here and would be, were there half as much room again;
@@ -227,6 +272,14 @@ impl Table {
         }
     }
 
+    /// The object got a chunk more.
+    pub(super) fn grow(&mut self, key: &ObjectKey, growth: Reservation) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.reservation.merge(growth);
+            self.eviction.on_insert(short(key), entry.bytes());
+        }
+    }
+
     /// Wanted objects among the next `limit` to go of which nobody has said how many others hold
     /// them.
     pub(super) fn doubtful(&self, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
@@ -254,6 +307,39 @@ impl Table {
     /// Takes the object out that is to go next, and says how many last copies were passed over for
     /// it; `None` when all are held, or there are none.
     pub(super) fn take_victim(&mut self, victims: Victims) -> Option<(ObjectKey, Entry, u64)> {
+        self.victim(victims)
+    }
+
+    /// The same for one who needs so many bytes: of an object of at least `cut_from_bytes` only a
+    /// part goes, as long as enough is left.
+    pub(super) fn take_part(
+        &mut self,
+        victims: Victims,
+        (needed_bytes, cut_from_bytes): (u64, u64),
+    ) -> Option<(Victim, u64)> {
+        let (key, mut entry, spared) = self.victim(victims)?;
+        let Some(cut) = cut::plan(&entry, needed_bytes, cut_from_bytes) else {
+            return Some((Victim::Whole(key, entry), spared));
+        };
+        let none = || Arc::new(Absent::none(entry.chunks));
+        let absent = Arc::clone(entry.absent.get_or_insert_with(none));
+        absent.left(&cut.chunks());
+        let reservation = entry.reservation.split(cut.freed_bytes);
+        let part = Part {
+            file: entry.file,
+            object_id: entry.object_id,
+            absent,
+            holes: cut.holes,
+            reservation,
+            charge_bytes: entry.bytes(),
+        };
+        self.eviction.put_back(short(&key), entry.bytes());
+        self.departed.recall(&key);
+        self.entries.insert(key, entry);
+        Some((Victim::Part(key, part), spared))
+    }
+
+    fn victim(&mut self, victims: Victims) -> Option<(ObjectKey, Entry, u64)> {
         let Self { entries, eviction, departed } = self;
         let entries = RefCell::new(entries);
         let passed = Cell::new(0);

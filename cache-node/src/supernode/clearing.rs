@@ -202,6 +202,7 @@ mod tests {
             up,
             voter: false,
             auto: false,
+            draining: false,
         };
         Record { member, session_id, super_node: NodeId(1), position: 1 }
     }

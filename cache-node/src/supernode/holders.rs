@@ -81,6 +81,7 @@ mod tests {
             up: true,
             voter: false,
             auto: false,
+            draining: false,
         }
     }
 

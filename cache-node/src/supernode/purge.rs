@@ -191,6 +191,7 @@ mod tests {
             up,
             voter: false,
             auto: false,
+            draining: false,
         };
         Record { member, session_id: id, super_node: NodeId(id), position: 1 }
     }

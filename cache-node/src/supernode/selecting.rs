@@ -178,7 +178,8 @@ impl Sight<'_> {
         let voter = self.state.voters.contains(&id);
         let lease_ms = self.tier.timing.lease_ms();
         let reports = report.is_some_and(|report| report.silent_ms < lease_ms / 2);
-        let eligible = member.auto && reports && !self.state.held_back.contains(&id);
+        let stays = member.auto && !member.draining;
+        let eligible = stays && reports && !self.state.held_back.contains(&id);
         Candidate {
             zone: member.zone.clone(),
             capability: report.map(capability).unwrap_or_default(),

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use shoal_proto::limits::RPC_DEADLINE_MS;
 use shoal_proto::wire::v1::command::Command;
@@ -19,6 +20,8 @@ use super::tier::{Tier, bug, ms};
 use crate::membership::Role;
 use crate::{clock, rpc};
 
+/// For the tier to agree that a member drains, or does not; the next heartbeat tries again.
+const STANDING_DEADLINE: Duration = Duration::from_millis(500);
 /// Messages waiting to go down one session.
 pub(super) const DOWN_QUEUE_MAX: usize = 16;
 
@@ -173,11 +176,11 @@ async fn serve(
     let end = tier.sessions.open(tier.now_ms(), opened);
     count(tier);
     let id = opened.session_id;
-    let mut line = Line { tier, opened, id, down, offered: 0, sites: sites_revision };
+    let mut line = Line { tier, opened, id, info, down, offered: 0, sites: sites_revision };
     let served = async {
         let announce_all = match opened.keeps_itself {
-            true => super_member(tier, opened.node, &info.name, sites_revision).await?,
-            false => enlist(tier, info, opened.session_id).await?,
+            true => super_member(tier, opened.node, &line.info.name, sites_revision).await?,
+            false => enlist(tier, line.info.clone(), opened.session_id).await?,
         };
         line.welcome(opened.fence_position, announce_all).await?;
         line.keep(up, end).await
@@ -230,6 +233,7 @@ struct Line<'a> {
     tier: &'a Tier,
     opened: Opened,
     id: u64,
+    info: v1::NodeInfo,
     down: &'a Outbox,
     offered: u64,
     /// The revision of the sites that it has or was sent last.
@@ -314,7 +318,7 @@ impl Line<'_> {
         Err(RpcError::new(ErrorKind::Closed, "this session counts no more: begin another"))
     }
 
-    async fn event(&self, event: Up) -> Result<(), RpcError> {
+    async fn event(&mut self, event: Up) -> Result<(), RpcError> {
         let tier = self.tier;
         match event {
             Up::Hello(_) => Err(RpcError::new(ErrorKind::Invalid, "a second hello")),
@@ -327,7 +331,9 @@ impl Line<'_> {
                 Ok(())
             }
             Up::Heartbeat(beat) => {
-                self.report(beat.stats);
+                if let Some(stats) = beat.stats {
+                    self.report(stats).await;
+                }
                 let (now_ms, in_touch) = (tier.now_ms(), tier.in_touch());
                 if tier.sessions.ledger(|ledger| ledger.heard(now_ms, self.id, in_touch)) {
                     let ack = v1::HeartbeatAck { sequence: beat.sequence };
@@ -338,10 +344,21 @@ impl Line<'_> {
         }
     }
 
-    /// What a node that could be a super-node has.
-    fn report(&self, stats: Option<v1::NodeStats>) {
-        if let Some(capability) = stats.and_then(|stats| stats.capability) {
-            self.tier.reports.heard(self.tier.now_ms(), self.opened.node, capability);
+    /// What a node that could be a super-node has, and whether the member is about to leave.
+    async fn report(&mut self, stats: v1::NodeStats) {
+        let Opened { node, session_id, keeps_itself, .. } = self.opened;
+        if let Some(capability) = stats.capability {
+            self.tier.reports.heard(self.tier.now_ms(), node, capability);
+        }
+        if keeps_itself || stats.draining == self.info.draining {
+            return;
+        }
+        let info = v1::NodeInfo { draining: stats.draining, ..self.info.clone() };
+        let enlisted = enlist(self.tier, info.clone(), session_id);
+        match tokio::time::timeout(STANDING_DEADLINE, enlisted).await {
+            Ok(Ok(_)) => self.info = info,
+            Ok(Err(error)) => tracing::debug!(%error, "a member's draining is not agreed on yet"),
+            Err(_) => tracing::debug!("a member's draining is not agreed on yet"),
         }
     }
 

@@ -69,6 +69,7 @@ mod tests {
             up: true,
             voter: false,
             auto: false,
+            draining: false,
         };
         Record { member, session_id: id + 100, super_node: NodeId(super_node), position: 1 }
     }

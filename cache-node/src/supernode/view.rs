@@ -89,6 +89,7 @@ mod tests {
             up: true,
             voter: false,
             auto: false,
+            draining: false,
         }
     }
 

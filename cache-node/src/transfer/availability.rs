@@ -1,10 +1,11 @@
 //! Tells another node which chunks are here, as they come.
 
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, Stream};
+use futures::stream::{self, Stream, StreamExt};
 use shoal_proto::wire::v1;
 use tokio::sync::watch;
 use tonic::Status;
@@ -28,9 +29,17 @@ struct Teller {
 /// What there is, then what comes, until it is all there or the growth breaks off.
 pub(super) fn stream(source: Source) -> Events {
     match source {
-        Source::Stored(_) => {
+        Source::Stored(stored) if stored.is_whole() => {
             let all = v1::AvailabilityEvent { has: Vec::new(), all: true };
             Box::pin(stream::iter([Ok(all)]))
+        }
+        Source::Stored(stored) => {
+            let held = stored.held().into_iter();
+            let range =
+                |run: Range<u32>| v1::ChunkRange { first: run.start, count: run.end - run.start };
+            let some = v1::AvailabilityEvent { has: held.map(range).collect(), all: false };
+            // Who asks counts on a peer for as long as it tells.
+            Box::pin(stream::iter([Ok(some)]).chain(stream::pending()))
         }
         Source::Growing(live) => {
             let teller = Teller { progress: live.watch(), live, told: 0 };

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt};
+use futures::stream::{self, BoxStream, Stream, StreamExt};
 use shoal_proto::limits::{INLINE_BODY_BYTES_MAX, RPC_DEADLINE_MS, STREAM_IDLE_MS};
 use shoal_proto::wire::v1::peer_client::PeerClient;
 use shoal_proto::wire::v1::{self, follow_event::Event};
@@ -13,6 +13,7 @@ use shoal_proto::{
 };
 use tonic::transport::Channel;
 
+use super::lane::Lanes;
 use super::sealed::{Sealer, Source};
 use super::server::CopyRequest;
 use crate::membership::Member;
@@ -26,6 +27,7 @@ const MANIFEST_DEADLINE_MS: u64 = 10_000;
 #[derive(Clone, Debug)]
 pub struct Peers {
     channels: Channels,
+    lanes: Option<Lanes>,
     sealer: Sealer,
     metrics: TransferMetrics,
 }
@@ -71,7 +73,12 @@ pub enum Followed {
 impl Peers {
     /// Asks over these channels.
     pub fn new(channels: Channels, sealer: Sealer, metrics: TransferMetrics) -> Self {
-        Self { channels, sealer, metrics }
+        Self { channels, lanes: None, sealer, metrics }
+    }
+
+    /// Takes chunks over lanes where the other side has them too.
+    pub fn with_lanes(self, lanes: Option<Lanes>) -> Self {
+        Self { lanes, ..self }
     }
 
     /// The metrics of what is asked here.
@@ -131,7 +138,7 @@ impl Peers {
         peer: &Member,
         wanted: Wanted,
         chunks: &[u32],
-    ) -> Result<impl Stream<Item = Result<(u32, Bytes), RpcError>> + Send + use<>, RpcError> {
+    ) -> Result<BoxStream<'static, Result<(u32, Bytes), RpcError>>, RpcError> {
         let range = |chunk: &u32| v1::ChunkRange { first: *chunk, count: 1 };
         let request = v1::GetChunksRequest {
             key: wanted.key.to_wire(),
@@ -139,10 +146,15 @@ impl Peers {
             ranges: chunks.iter().map(range).collect(),
             growth: wanted.growth,
         };
+        if let Some(lanes) = &self.lanes
+            && let Some(pieces) = lanes.ask(peer, &request, chunks).await?
+        {
+            return Ok(pieces.boxed());
+        }
         let mut client = self.client(peer)?;
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);
         let pieces = with_deadline(deadline, client.get_chunks(request)).await?;
-        Ok(watched(pieces).map(|piece| piece.map(|piece| (piece.index, piece.data))))
+        Ok(watched(pieces).map(|piece| piece.map(|piece| (piece.index, piece.data))).boxed())
     }
 
     /// Which chunks a peer has, as they come. Silence is no failure here: nothing may be coming.

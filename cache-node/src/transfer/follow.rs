@@ -130,14 +130,14 @@ impl Follower {
                 Ok(head)
             }
             Err((Reason::Gone, message)) => match store.get(&key).await {
-                Some(stored) => {
+                Some(stored) if stored.is_whole() => {
                     self.growth = lease.0;
                     fills.grown(key, lease.0, stored.object_id());
                     let head = stored.manifest().head().into();
                     self.source = Source::Stored(stored);
                     Ok(head)
                 }
-                None => Err((Reason::Gone, message)),
+                _ => Err((Reason::Gone, message)),
             },
             Err(other) => Err(other),
         }

@@ -7,6 +7,7 @@
 //! | `gather` | executes a swarm's session |
 //! | `client` | asks peers; verifies |
 //! | `server` | answers peers |
+//! | `lane` | chunks in frames of our own, where both sides can |
 //! | `slots` | which chunk leaves next |
 //! | `follow`, `availability` | the two streams that a swarm lives on |
 //! | `source` | what chunks are read from |
@@ -19,6 +20,7 @@ mod availability;
 mod client;
 mod follow;
 mod gather;
+mod lane;
 mod live;
 mod members;
 mod registry;
@@ -28,12 +30,13 @@ mod slots;
 mod source;
 pub mod swarm;
 
-pub use client::{Followed, Peers};
+pub use client::{Followed, Peers, Wanted};
 pub use follow::FOLLOWED_WHOLE_CHUNKS;
 pub use gather::{Control, GatherError, Gatherer};
+pub use lane::{LaneService, Lanes};
 pub use live::{End, Live, Progress, Tail};
 pub use registry::{Entry, FillEntry, Fills};
-pub use sealed::{Sealer, Source};
+pub use sealed::{Sealer, Source, SourcePart};
 pub use server::{CopyRequest, CopyWishes, PeerService, PrefetchWish};
 
 #[cfg(test)]

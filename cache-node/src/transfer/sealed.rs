@@ -34,6 +34,21 @@ pub struct Source {
     pub authority: String,
     /// Path and query at the origin.
     pub target: String,
+    /// Which part of what stands there, where it is not all of it.
+    pub part: Option<SourcePart>,
+}
+
+/// A part of what stands at an origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePart {
+    /// Which.
+    pub number: u32,
+    /// The whole's length in bytes.
+    pub total: u64,
+    /// The whole's strong validator.
+    pub tag: Bytes,
+    /// The whole's `Last-Modified`.
+    pub modified: Option<Bytes>,
 }
 
 /// Seals and opens what nodes tell one another of sources.
@@ -68,8 +83,15 @@ impl Sealer {
         let bug = |_| RpcError::new(ErrorKind::Bug, "no randomness to seal with");
         let mut salt = [0; SALT_BYTES];
         clock::random(&mut salt).map_err(bug)?;
-        let Source { site, authority, target } = source;
-        let mut text = v1::CopySource { site, authority, target }.encode_length_delimited_to_vec();
+        let Source { site, authority, target, part } = source;
+        let part = part.map(|SourcePart { number, total, tag, modified }| v1::CopyPart {
+            number,
+            total,
+            tag,
+            modified,
+        });
+        let source = v1::CopySource { site, authority, target, part };
+        let mut text = source.encode_length_delimited_to_vec();
         text.resize(text.len().next_multiple_of(STEP_BYTES), 0);
         let sealed = self.cipher(&salt)?.seal_in_place_append_tag(nonce(), aad(key), &mut text);
         sealed.map_err(|_| RpcError::new(ErrorKind::Bug, "a source cannot be sealed"))?;
@@ -91,7 +113,13 @@ impl Sealer {
         let opened = self.cipher(salt)?.open_in_place(nonce(), aad(key), &mut text);
         let opened = opened.map_err(|_| bad())?;
         let source = v1::CopySource::decode_length_delimited(&*opened).map_err(|_| bad())?;
-        let v1::CopySource { site, authority, target } = source;
+        let v1::CopySource { site, authority, target, part } = source;
+        let part = part.map(|v1::CopyPart { number, total, tag, modified }| SourcePart {
+            number,
+            total,
+            tag,
+            modified,
+        });
         let fields = [
             ("site", site.len(), NAME_BYTES_MAX),
             ("authority", authority.len(), ADDRESS_BYTES_MAX),
@@ -103,7 +131,7 @@ impl Sealer {
                 return Err(WireError::field(field, length, expected).into());
             }
         }
-        Ok(Source { site, authority, target })
+        Ok(Source { site, authority, target, part })
     }
 }
 
@@ -125,7 +153,8 @@ mod tests {
     const KEY: ObjectKey = ObjectKey::new([5; 32]);
 
     fn source(target: &str) -> Source {
-        Source { site: "docs".into(), authority: "docs.test".into(), target: target.into() }
+        let (site, authority) = ("docs".into(), "docs.test".into());
+        Source { site, authority, target: target.into(), part: None }
     }
 
     #[test]

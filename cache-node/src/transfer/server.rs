@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::availability;
 use super::follow::{self, Find};
+use super::lane::LaneService;
 use super::members::Swarms;
 use super::registry::Fills;
 use super::sealed::{Sealer, Source as CopySource};
@@ -81,9 +82,23 @@ type Availability = Pin<Box<dyn Stream<Item = Result<v1::AvailabilityEvent, Stat
 type Events = Pin<Box<dyn Stream<Item = Result<v1::FollowEvent, Status>> + Send>>;
 
 /// Counts a stream while it lives.
-struct Upload {
+pub(super) struct Upload {
     _permit: OwnedSemaphorePermit,
     metrics: TransferMetrics,
+}
+
+impl Upload {
+    /// A chunk leaves.
+    pub(super) fn sent(&self, data: &Bytes) {
+        self.metrics.bytes_out.inc_by(data.len() as u64);
+    }
+}
+
+/// A request for chunks that is in order: what they are read from, and which.
+pub(super) struct Opened {
+    pub(super) source: Source,
+    pub(super) chunks: Vec<u32>,
+    pub(super) upload: Upload,
 }
 
 impl Drop for Upload {
@@ -108,10 +123,31 @@ impl PeerService {
 
     /// The service, with the message limits.
     pub fn into_server(self) -> Discipline<PeerServer<Self>> {
-        let server = PeerServer::new(self)
+        self.into_servers().0
+    }
+
+    /// The same, and what serves chunks on lanes beside it.
+    pub fn into_servers(self) -> (Discipline<PeerServer<Self>>, LaneService) {
+        Self::servers(Arc::new(self))
+    }
+
+    pub(super) fn servers(service: Arc<Self>) -> (Discipline<PeerServer<Self>>, LaneService) {
+        let server = PeerServer::from_arc(service.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Discipline(server)
+        (Discipline(server), LaneService::new(service))
+    }
+
+    /// What a request for chunks comes to, on whatever it came by.
+    pub(super) async fn open(&self, request: &v1::GetChunksRequest) -> Result<Opened, Status> {
+        let source = self.source((&request.key, &request.object_id, request.growth)).await?;
+        let chunks = wanted_chunks(&request.ranges, source.chunk_count())?;
+        Ok(Opened { source, chunks, upload: self.upload()? })
+    }
+
+    /// Which chunks leave next.
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// What is asked for, stored or growing.
@@ -193,10 +229,8 @@ impl Peer for PeerService {
         &self,
         request: Request<v1::GetChunksRequest>,
     ) -> Result<Response<Chunks>, Status> {
-        let request = request.into_inner();
-        let source = self.source((&request.key, &request.object_id, request.growth)).await?;
-        let chunks = wanted_chunks(&request.ranges, source.chunk_count())?;
-        let upload = Arc::new(self.upload()?);
+        let Opened { source, chunks, upload } = self.open(&request.into_inner()).await?;
+        let upload = Arc::new(upload);
         let (slots, leaving) = (self.slots.clone(), Leaving::default());
         let slots_of = leaving.clone();
         let pieces = stream::iter(chunks).filter_map(move |index| {
@@ -206,8 +240,10 @@ impl Peer for PeerService {
                 let slot = slots.take().await;
                 let data = source.read(index).await.transpose()?;
                 leaving.push(slot);
-                let sent = |data: &Bytes| upload.metrics.bytes_out.inc_by(data.len() as u64);
-                Some(data.inspect(sent).map(|data| v1::ChunkPiece { index, data }))
+                Some(
+                    data.inspect(|data| upload.sent(data))
+                        .map(|data| v1::ChunkPiece { index, data }),
+                )
             }
         });
         let pieces: Chunks = Box::pin(pieces);
@@ -253,7 +289,11 @@ impl Peer for PeerService {
             true => None,
             false => Some(id_from("object_id", &request.object_id)?),
         };
-        let held = self.store.get(&key).await.is_some_and(|s| Some(s.object_id()) == object);
+        let held = self
+            .store
+            .get(&key)
+            .await
+            .is_some_and(|s| Some(s.object_id()) == object && s.is_whole());
         let lease = Some(LeaseId(request.lease_id)).filter(|lease| lease.0 != 0);
         let holder = NodeId(request.holder_node_id);
         let source = self.copies.sealer.open(&key, &request.sealed_source)?;

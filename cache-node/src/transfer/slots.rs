@@ -21,7 +21,7 @@ use tower_service::Service;
 use crate::clock;
 
 /// Chunks that leave at a time.
-const SLOTS: usize = 6;
+const SLOTS: usize = 8;
 /// After so long a chunk that still leaves does not count any more, in milliseconds.
 const HELD_MS_MAX: u64 = 1_000;
 

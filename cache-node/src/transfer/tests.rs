@@ -1,7 +1,9 @@
 //! Peers over real sockets: honest ones, lying ones, ones that vanish.
 
 mod bad_peers;
+mod liar;
 mod refused;
+pub(super) mod ways;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use shoal_proto::limits::CHUNK_BYTES_MIN;
-use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
+use shoal_proto::wire::v1::peer_server::PeerServer;
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
 use shoal_proto::{
     ChunkHash, Freshness, Labels, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey,
@@ -20,22 +22,24 @@ use shoal_proto::{
 use tokio::sync::{mpsc, watch};
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::{Request, Response, Status};
 use tower_service::Service;
 
+use super::slots::Discipline;
 use super::{CopyWishes, End, Fills, Followed, GatherError, Gatherer};
-use super::{Live, PeerService, Peers, Sealer};
+use super::{LaneService, Lanes, Live, PeerService, Peers, Sealer};
 use crate::membership::{ClusterView, Member, Role};
 use crate::metrics::{Metrics, StoreMetrics, TransferMetrics};
 use crate::rpc::{self, Channels};
 use crate::store::{Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::tls::Security;
+use liar::{Liar, Lie};
+use ways::Way;
 
-const KEY: ObjectKey = ObjectKey::new([5; 32]);
-const LENGTH: usize = 20 * CHUNK_BYTES_MIN as usize + 1234;
+pub(super) const KEY: ObjectKey = ObjectKey::new([5; 32]);
+pub(super) const LENGTH: usize = 20 * CHUNK_BYTES_MIN as usize + 1234;
 
-fn body(length: usize) -> Bytes {
+pub(super) fn body(length: usize) -> Bytes {
     let mut body = vec![0; length];
     blake3::Hasher::new().update(b"body").finalize_xof().fill(&mut body);
     body.into()
@@ -55,17 +59,18 @@ fn head(length: Option<usize>) -> ObjectHead {
     }
 }
 
-struct Node {
-    store: Arc<Store>,
-    fills: Arc<Fills>,
-    peers: Peers,
-    metrics: TransferMetrics,
-    me: Member,
-    tasks: Tasks,
+pub(super) struct Node {
+    pub(super) store: Arc<Store>,
+    pub(super) fills: Arc<Fills>,
+    pub(super) peers: Peers,
+    pub(super) metrics: TransferMetrics,
+    pub(super) me: Member,
+    pub(super) tasks: Tasks,
+    service: Arc<PeerService>,
     _dir: tempfile::TempDir,
 }
 
-fn member(id: u64, address: SocketAddr) -> Member {
+pub(super) fn member(id: u64, address: SocketAddr) -> Member {
     Member {
         id: NodeId(id),
         name: format!("node-{id}"),
@@ -78,27 +83,8 @@ fn member(id: u64, address: SocketAddr) -> Member {
         up: true,
         voter: false,
         auto: false,
+        draining: false,
     }
-}
-
-async fn listen<S>(service: S, id: u64, tasks: &Tasks) -> Member
-where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>
-        + NamedService
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send + 'static,
-{
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let me = member(id, listener.local_addr().unwrap());
-    let router = rpc::server(&Security::Insecure).unwrap().add_service(service);
-    let stop = tasks.token();
-    tasks.spawn("peer", async move {
-        rpc::serve(router, listener, stop, Duration::from_millis(100)).await.unwrap();
-    });
-    me
 }
 
 async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
@@ -107,11 +93,17 @@ async fn store(dir: &Path, metrics: &Metrics) -> Arc<Store> {
         budget_bytes: 64 << 20,
         memory_bytes: 4 << 20,
         objects_max: 1 << 20,
+        cut_from_bytes: 1 << 30,
     };
     Store::open(config, StoreMetrics::new(metrics).unwrap()).await.unwrap()
 }
 
 async fn node(id: u64) -> Node {
+    node_by(Way::Grpc, id).await
+}
+
+/// A node that gives and takes chunks that way.
+pub(super) async fn node_by(way: Way, id: u64) -> Node {
     let dir = tempfile::tempdir().unwrap();
     let m = Metrics::new().unwrap();
     let metrics = TransferMetrics::new(&m).unwrap();
@@ -126,12 +118,31 @@ async fn node(id: u64) -> Node {
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();
-    let me = listen(service.into_server(), id, &tasks).await;
-    let peers = Peers::new(Channels::new(Security::Insecure), sealer, metrics.clone());
-    Node { store, fills, peers, metrics, me, tasks, _dir: dir }
+    let service = Arc::new(service);
+    let (grpc, lanes) = PeerService::servers(service.clone());
+    let me = way.listen(grpc, Arc::new(lanes), id, &tasks).await;
+    let security = way.security(id);
+    let lanes = Lanes::new(&security, tasks.clone()).unwrap();
+    let peers = Peers::new(Channels::new(security), sealer, metrics.clone()).with_lanes(lanes);
+    Node { store, fills, peers, metrics, me, tasks, service, _dir: dir }
+}
+
+/// A peer that lies, whichever way it is asked.
+async fn liar(way: Way, lie: (Bytes, Lie), tasks: &Tasks) -> Member {
+    let (body, lie) = lie;
+    let lanes = Arc::new(ways::LaneLiar(body.clone(), lie));
+    way.listen(PeerServer::new(Liar(body, lie)), lanes, 3, tasks).await
 }
 
 impl Node {
+    pub(super) fn grpc(&self) -> Discipline<PeerServer<PeerService>> {
+        PeerService::servers(self.service.clone()).0
+    }
+
+    pub(super) fn lanes(&self) -> LaneService {
+        PeerService::servers(self.service.clone()).1
+    }
+
     fn gatherer(&self, others: &[&Member]) -> Gatherer {
         let members = others.iter().map(|other| (*other).clone()).collect();
         let view = ClusterView { members, ..ClusterView::default() };
@@ -142,7 +153,7 @@ impl Node {
         Live::new(self.store.begin(head(length)).await.unwrap(), lease)
     }
 
-    async fn hold(&self, body: &Bytes) -> Manifest {
+    pub(super) async fn hold(&self, body: &Bytes) -> Manifest {
         let live = self.begin(Some(body.len()), None).await;
         put(&live, body, 0..usize::MAX).await;
         let stored = live.finish(body.len() as u64).await.unwrap();
@@ -167,137 +178,18 @@ async fn put(live: &Live, body: &Bytes, chunks: std::ops::Range<usize>) {
     }
 }
 
-/// What is wrong with what a peer sends.
-#[derive(Clone, Copy, Debug)]
-enum Lie {
-    /// One bit of every chunk is another.
-    Flipped,
-    /// Every chunk lacks its last byte.
-    Cut,
-    /// Half of the chunks asked for, then the end.
-    Short,
-    /// Nothing, and no end.
-    Late,
-    /// The last chunk asked for comes first.
-    Reordered,
-    /// The first chunk asked for, again and again.
-    Endless,
-    /// Chunks that nobody asked for.
-    Unasked,
-    /// It says that it has all, and has nothing.
-    Gone,
-}
-
-/// A peer that lies about the chunks of a body.
-struct Liar(Bytes, Lie);
-
-impl Liar {
-    fn pieces(&self, wanted: Vec<u32>) -> Pieces {
-        let size = CHUNK_BYTES_MIN as usize;
-        let body = self.0.clone();
-        let piece = move |index: u32| {
-            let start = (index as usize * size).min(body.len());
-            (index, body.slice(start..(start + size).min(body.len())))
-        };
-        let changed = |pieces: Vec<(u32, Bytes)>, change: fn(&mut Vec<u8>)| {
-            let pieces = pieces.into_iter().map(move |(index, data)| {
-                let mut data = data.to_vec();
-                change(&mut data);
-                (index, Bytes::from(data))
-            });
-            futures::stream::iter(pieces.collect::<Vec<_>>()).boxed()
-        };
-        let half = wanted.len() / 2;
-        let right: Vec<_> = wanted.iter().map(|index| piece(*index)).collect();
-        let pieces = match self.1 {
-            Lie::Flipped => changed(right, |data| data[7] ^= 1),
-            Lie::Cut => changed(right, |data| data.truncate(data.len() - 1)),
-            Lie::Short => changed(right.into_iter().take(half).collect(), |_| {}),
-            Lie::Late => futures::stream::pending().boxed(),
-            Lie::Reordered => changed(right.into_iter().rev().collect(), |_| {}),
-            Lie::Endless => futures::stream::repeat(right[0].clone()).boxed(),
-            Lie::Unasked => {
-                let all = futures::stream::iter(0..u32::MAX).map(move |i| piece(i % 3));
-                all.boxed()
-            }
-            Lie::Gone => changed(Vec::new(), |_| {}),
-        };
-        pieces.map(|(index, data)| Ok(v1::ChunkPiece { index, data })).boxed()
-    }
-}
-
-type Pieces = futures::stream::BoxStream<'static, Result<v1::ChunkPiece, Status>>;
-type Availability = futures::stream::BoxStream<'static, Result<v1::AvailabilityEvent, Status>>;
-type Events = futures::stream::BoxStream<'static, Result<v1::FollowEvent, Status>>;
-
-#[tonic::async_trait]
-impl Peer for Liar {
-    type GetChunksStream = Pieces;
-    type AvailabilityStream = Availability;
-    type FollowStream = Events;
-
-    async fn ping(&self, _: Request<v1::PingRequest>) -> Result<Response<v1::PingReply>, Status> {
-        Err(Status::unimplemented("ping"))
-    }
-
-    async fn get_manifest(
-        &self,
-        _: Request<v1::GetManifestRequest>,
-    ) -> Result<Response<v1::GetManifestReply>, Status> {
-        let other = ObjectHead { key: ObjectKey::new([6; 32]), ..head(Some(0)) };
-        let manifest = Manifest::new(other, 0, Vec::new()).unwrap();
-        let manifest = Some(v1::Manifest::from(&manifest));
-        Ok(Response::new(v1::GetManifestReply { manifest, has_body: true, body: Bytes::new() }))
-    }
-
-    async fn get_chunks(
-        &self,
-        request: Request<v1::GetChunksRequest>,
-    ) -> Result<Response<Pieces>, Status> {
-        let ranges = request.into_inner().ranges;
-        let wanted = ranges.into_iter().flat_map(|r| r.first..r.first + r.count);
-        Ok(Response::new(self.pieces(wanted.collect())))
-    }
-
-    async fn availability(
-        &self,
-        _: Request<v1::AvailabilityRequest>,
-    ) -> Result<Response<Availability>, Status> {
-        let all = v1::AvailabilityEvent { has: Vec::new(), all: true };
-        Ok(Response::new(futures::stream::iter([Ok(all)]).boxed()))
-    }
-
-    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Events>, Status> {
-        let lie = v1::FollowChunk {
-            index: 0,
-            hash: ChunkHash::of(b"truth").to_wire(),
-            data: Bytes::from_static(b"lie"),
-        };
-        let event = v1::FollowEvent { event: Some(v1::follow_event::Event::Chunk(lie)) };
-        Ok(Response::new(futures::stream::iter([Ok(event)]).boxed()))
-    }
-
-    async fn take_copy(
-        &self,
-        _: Request<v1::TakeCopyRequest>,
-    ) -> Result<Response<v1::TakeCopyReply>, Status> {
-        Ok(Response::new(v1::TakeCopyReply { taken: false }))
-    }
-
-    async fn prefetch(
-        &self,
-        _: Request<v1::PrefetchRequest>,
-    ) -> Result<Response<v1::PrefetchReply>, Status> {
-        Ok(Response::new(v1::PrefetchReply::default()))
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
-    let (honest, taker) = (node(1).await, node(2).await);
+    for way in Way::ALL {
+        dropped_and_taken_elsewhere(way).await;
+    }
+}
+
+async fn dropped_and_taken_elsewhere(way: Way) {
+    let (honest, taker) = (node_by(way, 1).await, node_by(way, 2).await);
     let body = body(LENGTH);
     let manifest = Arc::new(honest.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body.clone(), Lie::Flipped)), 3, &honest.tasks).await;
+    let liar = liar(way, (body.clone(), Lie::Flipped), &honest.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
     let holders = [honest.me.clone(), liar];
     taker.gatherer(&[]).pull(&manifest, &holders, &live).await.unwrap();
@@ -311,11 +203,17 @@ async fn a_lying_peer_is_dropped_and_its_chunks_come_from_an_honest_one() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
-    let taker = node(1).await;
-    let holder = node(2).await;
+    for way in Way::ALL {
+        nothing_stored_of_a_liar(way).await;
+    }
+}
+
+async fn nothing_stored_of_a_liar(way: Way) {
+    let taker = node_by(way, 1).await;
+    let holder = node_by(way, 2).await;
     let body = body(LENGTH);
     let manifest = Arc::new(holder.hold(&body).await);
-    let liar = listen(PeerServer::new(Liar(body, Lie::Flipped)), 3, &holder.tasks).await;
+    let liar = liar(way, (body, Lie::Flipped), &holder.tasks).await;
     let live = taker.begin(Some(LENGTH), None).await;
     let failed = taker.gatherer(&[]).pull(&manifest, &[liar], &live).await;
     assert!(matches!(failed, Err(GatherError::Stuck { .. })), "{failed:?}");
@@ -327,7 +225,7 @@ async fn without_an_honest_peer_the_pull_says_so_and_stores_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_manifest_of_another_object_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
+    let liar = liar(Way::Grpc, (Bytes::new(), Lie::Flipped), &node.tasks).await;
     let wanted = ObjectId::new([9; 32]);
     let refused = node.peers.manifest(&liar, KEY, wanted).await.unwrap_err();
     assert_eq!(refused.kind, shoal_proto::ErrorKind::Corrupt, "{refused}");
@@ -482,7 +380,7 @@ async fn a_fill_that_breaks_off_tells_its_followers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chunk_that_belies_its_own_hash_is_refused() {
     let node = node(1).await;
-    let liar = listen(PeerServer::new(Liar(Bytes::new(), Lie::Flipped)), 3, &node.tasks).await;
+    let liar = liar(Way::Grpc, (Bytes::new(), Lie::Flipped), &node.tasks).await;
     let events = node.peers.follow(&liar, KEY, LeaseId(1), node.me.id).await.unwrap();
     let seen: Vec<_> = events.collect().await;
     assert!(matches!(&seen[0], Err(error) if error.kind == shoal_proto::ErrorKind::Corrupt));

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::common::{Client, Cluster, Head, Scripted, Setup, Then, free_port, turn};
 
 const HOST: &str = "rules.test";
+const MIB: usize = 1024 * 1024;
 
 /// An origin that answers every target with its count of requests, and says nothing of caching but
 /// what the path asks for.
@@ -203,5 +204,93 @@ fn a_prefetch_costs_the_origin_one_request_an_object() {
     assert!(failed.errors.contains("1 of 1 failed"), "{}", failed.errors);
     let nobody = cluster.control("node-0", &["prefetch", &missing, "--to", "zone=nowhere"]);
     assert!(nobody.errors.contains("no such node"), "{}", nobody.errors);
+    assert!(cluster.stop().success());
+}
+
+/// An origin of large objects that says nothing of caching, and sends what it is asked for of them.
+fn large_origin(whole: Vec<u8>) -> Scripted {
+    Scripted::start(move |asked, out: &mut TcpStream| {
+        let more = "ETag: \"1\"\r\nSet-Cookie: a=1\r\nX-Inner: 1\r\nX-Keys: one, two\r\n";
+        let (first, last) = asked.range.unwrap_or((0, usize::MAX));
+        let (last, length) = (last.min(whole.len() - 1), whole.len());
+        let range = format!("Content-Range: bytes {first}-{last}/{length}\r\n");
+        let (status, range) = match asked.range {
+            Some(_) => ("206 Partial Content", range),
+            None => ("200 OK", String::new()),
+        };
+        let size = last + 1 - first;
+        write!(out, "HTTP/1.1 {status}\r\n{more}{range}Content-Length: {size}\r\n\r\n")?;
+        out.write_all(&whole[first..=last])?;
+        Ok(Then::Keep)
+    })
+}
+
+#[test]
+fn rules_count_for_objects_in_parts() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let whole: Vec<u8> = (0..9 * MIB + 5).map(|at| (at / 7) as u8 ^ (at >> 11) as u8).collect();
+    let origin = large_origin(whole.clone());
+    let setup = Setup::new(folder.path(), origin.url()).members(1, 1).flags(&["--host", "a.test"]);
+    let cluster = setup.start();
+    let rules = json!({
+        "set_cookie": "strip",
+        "tags": ["x-keys"],
+        "key": { "ignore": ["utm_*"], "headers": ["x-tenant"] },
+        "ttl": { "default_s": 600 },
+        "response_headers": { "remove": ["X-Inner"] },
+        "path": [{ "prefix": "/raw/", "bypass": true }],
+    });
+    set(&cluster, folder.path(), &site(origin.url(), rules));
+    let asked = |target: &str| {
+        let asked = origin.asked_for(target);
+        assert!(asked.iter().all(|asked| asked.range.is_some()), "{asked:?}");
+        asked.len()
+    };
+    let part = |target: &str, more: &[(&str, &str)]| {
+        let headers = [&[("range", "bytes=5242880-5242979")][..], more].concat();
+        let mut edge = Client::for_host(cluster.edge_url(0), HOST);
+        let reply = edge.request("GET", target, &headers).unwrap();
+        assert_eq!(reply.head.status, 206, "{target}: {:?}", reply.head);
+        assert!(reply.body == whole[5 * MIB..5 * MIB + 100], "{target}: wrong bytes");
+        reply.head
+    };
+
+    let head = part("/o?utm_source=x", &[]);
+    let headers = ["set-cookie", "x-inner", "x-keys"].map(|name| head.header(name).to_owned());
+    assert_eq!(headers, ["", "", ""]);
+    part("/o?utm_source=y", &[]);
+    assert_eq!((asked("/o"), asked("/o?utm_source=x")), (1, 0), "fresh, and one for both");
+    part("/o", &[("x-tenant", "t")]);
+    part("/o", &[("x-tenant", "t")]);
+    assert_eq!(asked("/o"), 2, "another object, with parts of its own");
+    let url = format!("http://{HOST}/o?utm_source=z");
+    for purge in [&["purge", &url][..], &["purge", "--tag", "two", "--site", "rules"][..]] {
+        let before = asked("/o");
+        let purged = cluster.control("node-0", purge);
+        assert_eq!(purged.code, Some(0), "{}", purged.errors);
+        part("/o", &[("x-tenant", "t")]);
+        part("/o", &[]);
+        assert_eq!(asked("/o"), before + 2, "{purge:?} reaches the parts of both");
+    }
+    for time in 1..=2 {
+        assert_eq!(part("/raw/o", &[]).header("set-cookie"), "a=1");
+        assert_eq!(asked("/raw/o"), time, "nothing of it is kept");
+    }
+
+    // A prefetch brings the parts that are not here, and asks for none of those that are.
+    let before = asked("/o");
+    let prefetch = || {
+        let done = cluster.control("node-0", &["prefetch", &url, "--json"]);
+        assert_eq!(done.code, Some(0), "{}{}", done.output, done.errors);
+        let report: Value = serde_json::from_str(&done.output).unwrap();
+        report["bytes"].as_u64().unwrap()
+    };
+    assert_eq!(prefetch(), (whole.len() - MIB) as u64);
+    assert_eq!(asked("/o"), before + 9, "one request a part");
+    assert_eq!(prefetch(), 0);
+    let mut edge = Client::for_host(cluster.edge_url(0), HOST);
+    assert!(edge.get("/o").unwrap().body == whole);
+    assert_eq!(asked("/o"), before + 9);
     assert!(cluster.stop().success());
 }

@@ -29,6 +29,7 @@ fn imports_only_go_down() {
     let table = tree.text("ARCHITECTURE.md");
     judge(&layers::check_modules(&tree, table, "cache-node/src", "shoal_node"));
     judge(&layers::check_modules(&tree, table, "loadtest/src", "shoal_loadtest"));
+    judge(&layers::check_modules(&tree, table, "operator/src", "shoal_operator"));
     judge(&layers::check_crates(&tree, table));
 }
 

@@ -1,5 +1,5 @@
-//! `docs/metrics.md` lists exactly the metrics of `cache-node/src/metrics.rs`, and no dashboard,
-//! alert or page names one that is not there.
+//! `docs/metrics.md` lists exactly the metrics of `cache-node/src/metrics.rs` and of
+//! `operator/src/metrics.rs`, and no dashboard, alert or page names one that is not there.
 
 use std::fmt::Write;
 
@@ -8,6 +8,8 @@ use crate::source::{code, literal};
 use crate::tree::{Tree, line_of, words};
 
 const SOURCE: &str = "cache-node/src/metrics.rs";
+/// Where the operator registers its own, and their part of the page.
+const OPERATOR: (&str, &str) = ("operator/src/metrics.rs", "operator-metrics");
 const PAGE: &str = "docs/metrics.md";
 
 /// Registering methods of `Metrics`, with the type that Prometheus shows and whether a label's
@@ -102,12 +104,21 @@ fn sources(tree: &Tree) -> String {
 pub(crate) fn page(tree: &Tree) -> Vec<String> {
     let (metrics, mut problems) = registered(&sources(tree));
     problems.extend(page::check(tree, PAGE, "metrics", &table(&metrics), SOURCE));
+    let (source, part) = OPERATOR;
+    if tree.has(source) {
+        let (metrics, wrong) = registered(tree.text(source));
+        problems.extend(wrong);
+        problems.extend(page::check(tree, PAGE, part, &table(&metrics), source));
+    }
     problems
 }
 
 /// Every metric that a page, dashboard or alert names exists.
 pub(crate) fn mentions(tree: &Tree) -> Vec<String> {
-    let (metrics, mut problems) = registered(&sources(tree));
+    let (mut metrics, mut problems) = registered(&sources(tree));
+    if tree.has(OPERATOR.0) {
+        metrics.extend(registered(tree.text(OPERATOR.0)).0);
+    }
     let pages = tree.files.iter().filter(|(path, _)| {
         path.starts_with("deploy/") || path.starts_with("docs/") || path.ends_with(".md")
     });

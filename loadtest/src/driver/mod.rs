@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod pending;
 pub mod progress;
 pub mod request;
+pub mod uploads;
 pub mod verify;
 
 use std::{io, sync::Arc, time::Duration};

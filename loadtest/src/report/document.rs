@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     audit::{Check, Findings, OriginUse},
     clock,
-    driver::Outcome,
+    driver::{Outcome, uploads::Uploads},
     sample::{FailureKind, Latency, Recorder, Times, timeline::Second},
     scenario::{Scenario, cli::Spacing, run::EdgeSource, sizes::SizeClass},
 };
@@ -59,6 +59,8 @@ pub struct Report {
     pub origin: Option<OriginUse>,
     /// Why they do not compare.
     pub origin_unknown_reason: Option<String>,
+    /// What nodes sent to one another; none without `--admins`, or when one did not say.
+    pub uploads: Option<Uploads>,
     /// Every threshold.
     pub thresholds: Vec<Check>,
     /// By second of the run.
@@ -248,6 +250,7 @@ impl Report {
             edges: edges(outcome),
             origin,
             origin_unknown_reason,
+            uploads: None,
             thresholds: checks,
             timeline: recorder.timeline.seconds().to_vec(),
         }

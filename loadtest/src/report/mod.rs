@@ -11,5 +11,6 @@ pub mod policy;
 pub mod svg;
 pub mod swarm;
 pub mod table;
+pub mod transfer;
 
 pub use document::Report;

@@ -22,6 +22,7 @@ pub fn table(report: &Report) -> String {
         cache_statuses(report),
         Some(edges(report)),
         origin(report),
+        uploads(report),
         failures(report),
         Some(thresholds(report)),
     ];
@@ -41,6 +42,13 @@ fn heading(report: &Report) -> String {
         show_bytes(received.bytes_per_s as u64),
         show_bytes(received.unique_bytes),
     )
+}
+
+fn uploads(report: &Report) -> Option<String> {
+    let uploads = report.uploads.as_ref()?;
+    let (nodes, sum) = (uploads.bytes.len(), uploads.bytes.iter().sum());
+    let busiest = uploads.busiest_by_mean.map_or("-".to_owned(), |ratio| format!("{ratio:.3}"));
+    Some(format!("Uploads of {nodes} nodes: {}, busiest by mean {busiest}\n", show_bytes(sum)))
 }
 
 /// A number with its word, in the plural where that is right.

@@ -5,7 +5,14 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{EdgeUrl, SizeMix, index::IndexArgs, policy::PolicyArgs, run, swarm::SwarmArgs};
+use super::{
+    EdgeUrl, SizeMix,
+    index::IndexArgs,
+    policy::PolicyArgs,
+    run,
+    swarm::SwarmArgs,
+    transfer::{EndArgs, TransferArgs},
+};
 use crate::units::{parse_duration, parse_size, show_duration};
 
 const AFTER_HELP: &str = "\
@@ -17,6 +24,7 @@ Examples:
   shoal-loadtest index --against etcd --json index.json
   shoal-loadtest policy --trace trace.csv.gz --capacity 1GiB
   shoal-loadtest swarm --nodes 16 --size 256MiB --rate 100Mbit
+  shoal-loadtest transfer --size 10GiB
 
 Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.";
 
@@ -42,6 +50,11 @@ pub enum Command {
     Policy(PolicyArgs),
     /// Measure how one object gets to many nodes at once, over lines shaped to a rate.
     Swarm(Box<SwarmArgs>),
+    /// Measure what carrying chunks from one member to another costs.
+    Transfer(TransferArgs),
+    /// One of the two processes of a transfer.
+    #[command(hide = true)]
+    TransferEnd(EndArgs),
 }
 
 /// Flags of `origin`.
@@ -144,6 +157,9 @@ pub struct EdgeArgs {
     /// The origin, whose counts are read before and after the run.
     #[arg(long, value_name = "URL")]
     pub origin: Option<EdgeUrl>,
+    /// Admin listeners of the nodes, whose uploads to one another are read before and after the run.
+    #[arg(long, value_name = "URL,URL", value_delimiter = ',')]
+    pub admins: Vec<EdgeUrl>,
     /// Host header of every request; without it, the edge's address.
     #[arg(long, value_name = "NAME", value_parser = host)]
     pub host: Option<String>,

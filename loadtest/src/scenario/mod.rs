@@ -11,6 +11,7 @@ pub mod policy;
 pub mod run;
 pub mod sizes;
 pub mod swarm;
+pub mod transfer;
 
 pub use cli::{Cli, Command};
 pub use edge_url::EdgeUrl;
@@ -20,6 +21,7 @@ pub use policy::PolicyScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
 pub use swarm::SwarmScenario;
+pub use transfer::TransferScenario;
 
 use thiserror::Error;
 

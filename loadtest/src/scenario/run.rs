@@ -77,6 +77,8 @@ pub struct Scenario {
     pub edges: EdgeSource,
     /// The origin whose counts are read.
     pub origin: Option<EdgeUrl>,
+    /// Admin listeners whose nodes' uploads are read.
+    pub admins: Vec<EdgeUrl>,
     /// Host header, if not the edge's address.
     pub host: Option<String>,
     /// How long requests are sent.
@@ -130,6 +132,7 @@ impl TryFrom<RunArgs> for Scenario {
         Ok(Self {
             origin,
             host: edges.host.clone(),
+            admins: edges.admins.clone(),
             edges: edge_source(edges)?,
             duration: load.duration,
             rate_per_s: load.rate,

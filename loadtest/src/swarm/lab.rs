@@ -66,11 +66,13 @@ pub(super) struct Lab {
 
 #[derive(Deserialize)]
 struct Link {
+    ifname: String,
     stats64: Stats,
 }
 
 #[derive(Deserialize)]
 struct Stats {
+    rx: Counter,
     tx: Counter,
 }
 
@@ -139,6 +141,19 @@ impl Lab {
         Some((space(name), address(at)))
     }
 
+    /// Bytes on all lines of hosts whose names begin so: sent and received by them, so far.
+    pub(super) fn carried(&self, prefix: &str) -> (u64, u64) {
+        let ports: Vec<String> = (self.hosts.iter().enumerate())
+            .filter(|(_, host)| host.name.starts_with(prefix))
+            .map(|(at, _)| format!("port{at}"))
+            .collect();
+        let links = links(&[]).unwrap_or_default();
+        // What comes out of a port goes to its host.
+        let of = |link: &Link| (link.stats64.rx.bytes, link.stats64.tx.bytes);
+        let all = links.iter().filter(|link| ports.contains(&link.ifname)).map(of);
+        all.fold((0, 0), |(sent, received), (up, down)| (sent + up, received + down))
+    }
+
     /// Bytes that have entered each zone so far, in their order.
     pub(super) fn entered(&self) -> Vec<u64> {
         (0..self.zones).map(|zone| sent_bytes(&format!("in{zone}")).unwrap_or_default()).collect()
@@ -186,9 +201,12 @@ fn shape(space: &str, interface: &str, rate_bits_per_s: u64) -> Result<(), LabEr
 }
 
 fn sent_bytes(port: &str) -> Option<u64> {
-    let said = call("ip", &["-n", &space(HUB), "-s", "-j", "link", "show", "dev", port]).ok()?;
-    let links: Vec<Link> = serde_json::from_str(&said).ok()?;
-    links.first().map(|link| link.stats64.tx.bytes)
+    links(&["dev", port])?.first().map(|link| link.stats64.tx.bytes)
+}
+
+fn links(which: &[&str]) -> Option<Vec<Link>> {
+    let show = ["-n", &space(HUB), "-s", "-j", "link", "show"];
+    serde_json::from_str(&call("ip", &[&show[..], which].concat()).ok()?).ok()
 }
 
 fn ip(arguments: &[&str]) -> Result<(), LabError> {

@@ -42,10 +42,12 @@ use crate::{
 use clients::{Client, Expected, ms};
 use cluster::Cluster;
 pub use lab::LabError;
-use results::{NodeUse, Ratios, Results, ZoneEntry};
+use results::{LineUse, NodeUse, Ratios, Results, ZoneEntry};
 
 /// Between two looks at how far clients are, in milliseconds.
 const LOOK_EVERY_MS: u64 = 20;
+/// Lines are looked at so often in the ideal time.
+const LOOKS_PER_IDEAL: u32 = 20;
 /// For what goes on after the last byte to come to rest: the object is published and announced.
 const REST: Duration = Duration::from_millis(500);
 /// For connections to end.
@@ -174,7 +176,8 @@ async fn one_round(
         results.killed = cluster.kill(scenario.kill).await?;
         say(&format!("killed {}", results.killed.join(", ")));
     }
-    while let Some(mut get) = gets.recv().await {
+    let mut lines = Lines::new(scenario, cluster, clock);
+    while let Some(mut get) = lines.look_until(cluster, gets.recv()).await {
         get.killed = results.killed.contains(&get.node);
         get.times_ideal = get.elapsed_ms as f64 / 1e3 / scenario.ideal().as_secs_f64();
         if let Some(why) = get.failure.as_ref().filter(|_| !get.killed) {
@@ -183,6 +186,9 @@ async fn one_round(
         results.gets.push(get);
     }
     let waited = clock.now();
+    if round == 0 {
+        results.line_use = lines.uses;
+    }
     tokio::time::sleep(REST).await;
     let counts = cluster.origin_counts(&path).await?;
     results.origin_requests += counts.requests;
@@ -190,6 +196,57 @@ async fn one_round(
         counts.body_bytes as f64 / size_bytes as f64 / f64::from(scenario.rounds);
     connections.finish(CONNECTIONS_END).await;
     Ok(waited)
+}
+
+/// Looks at how full nodes' lines are.
+struct Lines {
+    clock: Clock,
+    every: Duration,
+    ideal: Duration,
+    /// What the lines carry in a second, in bytes.
+    bytes_per_s: f64,
+    last: (Duration, (u64, u64)),
+    uses: Vec<LineUse>,
+}
+
+impl Lines {
+    fn new(scenario: &SwarmScenario, cluster: &Cluster, clock: Clock) -> Self {
+        let lines = f64::from(scenario.nodes);
+        Self {
+            clock,
+            every: scenario.ideal() / LOOKS_PER_IDEAL,
+            ideal: scenario.ideal(),
+            bytes_per_s: scenario.rate_bits_per_s as f64 / 8.0 * lines,
+            last: (clock.now(), cluster.lab.carried("node-")),
+            uses: Vec::new(),
+        }
+    }
+
+    /// Looks again and again until `wanted` is there.
+    async fn look_until<T>(&mut self, cluster: &Cluster, wanted: impl Future<Output = T>) -> T {
+        let mut wanted = std::pin::pin!(wanted);
+        loop {
+            let next = (self.last.0 + self.every).saturating_sub(self.clock.now());
+            tokio::select! {
+                biased;
+                got = &mut wanted => return got,
+                () = tokio::time::sleep(next) => self.look(cluster),
+            }
+        }
+    }
+
+    fn look(&mut self, cluster: &Cluster) {
+        let now = (self.clock.now(), cluster.lab.carried("node-"));
+        let (then, (up, down)) = self.last;
+        let most = self.bytes_per_s * now.0.saturating_sub(then).as_secs_f64();
+        let use_of = |now: u64, then: u64| now.saturating_sub(then) as f64 / most.max(1.0);
+        self.uses.push(LineUse {
+            until_times_ideal: now.0.as_secs_f64() / self.ideal.as_secs_f64(),
+            up: use_of(now.1.0, up),
+            down: use_of(now.1.1, down),
+        });
+        self.last = now;
+    }
 }
 
 /// Waits until clients have half of all bytes, or move no more.

@@ -64,6 +64,17 @@ pub struct ZoneEntry {
     pub per_object: f64,
 }
 
+/// How full nodes' lines were in a part of the time, on average over all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct LineUse {
+    /// Until when, by the ideal time.
+    pub until_times_ideal: f64,
+    /// Bytes sent, with all headers, by what the lines carry in that time.
+    pub up: f64,
+    /// The same of bytes received.
+    pub down: f64,
+}
+
 /// What one node did, over all rounds; of one that was killed, until then.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct NodeUse {
@@ -106,6 +117,8 @@ pub struct Results {
     pub zone_bytes_per_object: Option<f64>,
     /// Zone by zone; none with one zone.
     pub zones: Vec<ZoneEntry>,
+    /// How full nodes' lines were in the first round, part by part.
+    pub line_use: Vec<LineUse>,
     /// The busiest node's chunk bytes to peers by the mean.
     pub busiest_upload: f64,
     /// Processor time of all nodes for each 10^9 bytes that clients received.

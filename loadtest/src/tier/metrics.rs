@@ -1,4 +1,4 @@
-//! What super-nodes measure themselves, from `/metrics` of their admin listeners.
+//! What members measure themselves, from `/metrics` of their admin listeners.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -67,6 +67,18 @@ impl ApplyPauses {
     }
 }
 
+/// The value of the sample that begins with `name`, labels included, on the page of the admin
+/// listener at `authority`; none when it does not say.
+pub async fn counter(authority: &str, name: &str) -> Option<u64> {
+    let page = tokio::time::timeout(DEADLINE, page(authority)).await.ok()?.ok()?;
+    read_counter(&page, name)
+}
+
+fn read_counter(page: &str, name: &str) -> Option<u64> {
+    let sample = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    sample.trim().parse().ok()
+}
+
 fn us(seconds: &str) -> Option<u64> {
     let seconds: f64 = seconds.trim().parse().ok()?;
     Some((seconds * 1e6).round() as u64)
@@ -112,6 +124,13 @@ mod tests {
         assert_eq!(pauses([9, 11, 12], "0.5").longest_since_us(&before), 25_000);
         assert_eq!(pauses([9, 11, 13], "0.5").longest_since_us(&before), 500_000);
         assert_eq!(before.longest_since_us(&before), 0);
+    }
+
+    #[test]
+    fn a_counter_is_found_by_its_whole_name() {
+        let page = "# TYPE bytes counter\nbytes{to=\"a\"} 7\nbytes_total{to=\"a\"} 12\n";
+        assert_eq!(read_counter(page, "bytes_total{to=\"a\"}"), Some(12));
+        assert_eq!(read_counter(page, "bytes_total{to=\"b\"}"), None);
     }
 
     #[test]

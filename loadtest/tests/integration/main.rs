@@ -12,3 +12,4 @@ mod process;
 mod run;
 mod support;
 mod swarm;
+mod transfer;

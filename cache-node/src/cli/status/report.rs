@@ -41,6 +41,8 @@ pub struct MemberReport {
     pub voter: bool,
     /// The tier chooses its role, not its configuration.
     pub auto: bool,
+    /// It is about to leave.
+    pub draining: bool,
     /// How fit it is to have a vote, from -70 to 70; null where the leader does not choose.
     pub score: Option<f64>,
     /// `host:port` of its cluster listener.
@@ -148,6 +150,7 @@ impl MemberReport {
             state,
             voter,
             auto,
+            draining,
             cluster_address,
             edge_address,
             admin_address,
@@ -162,6 +165,7 @@ impl MemberReport {
             state,
             voter,
             auto,
+            draining,
             score: None,
             cluster_address,
             edge_address,

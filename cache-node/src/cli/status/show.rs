@@ -81,6 +81,7 @@ fn selecting(selection: &SelectionStatus) -> String {
 
 fn state(member: &MemberReport) -> &'static str {
     match (member.state == "up", member.reachable) {
+        (true, true) if member.draining => "draining",
         (true, true) => "up",
         (true, false) => "silent",
         (false, true) => "joining",

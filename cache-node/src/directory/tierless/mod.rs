@@ -32,7 +32,7 @@ pub use service::HomeService;
 #[cfg(test)]
 pub(super) use service::holdings;
 
-use super::announce::Change;
+use super::announce::{Change, Held};
 use super::homes::Avoided;
 use super::leases::HeldLeases;
 use super::session::Shared;
@@ -205,7 +205,8 @@ impl HomeNodes {
             batch.push(v1::Holding {
                 key: change.key.to_wire(),
                 object_id: change.object.to_wire(),
-                gone: !change.held,
+                // Who asks a home node wants all of it.
+                gone: change.held != Held::All,
             });
         }
         for (home, holdings) in by_home.into_values() {

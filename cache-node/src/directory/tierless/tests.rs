@@ -33,6 +33,7 @@ fn member(id: NodeId) -> Member {
         up: true,
         voter: false,
         auto: false,
+        draining: false,
     }
 }
 

@@ -84,6 +84,21 @@ async fn both_protocols_are_spoken_by_alpn() {
 }
 
 #[tokio::test]
+async fn who_chose_http2_may_speak_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = write(folder.path());
+    let (rig, _) = Rig::new(origin).await;
+    let address = door(&rig, Arc::new(load(folder.path()))).await;
+
+    let mut chosen = connect(address, &trusted, &[b"h2"]).await.unwrap();
+    chosen.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    // Closed, in order or not, and no word of HTTP/1.1.
+    let _ = chosen.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
 async fn a_new_certificate_is_shown_and_a_torn_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let first = write(folder.path());

@@ -117,6 +117,20 @@ impl Queue {
         self.newest = index;
     }
 
+    /// Chains an unchained entry as the oldest.
+    pub(super) fn push_oldest<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32) {
+        let node = slab.get_mut(index);
+        node.older = NONE;
+        node.newer = self.oldest;
+        self.bytes += node.bytes;
+        self.len += 1;
+        match self.oldest {
+            NONE => self.newest = index,
+            oldest => slab.get_mut(oldest).older = index,
+        }
+        self.oldest = index;
+    }
+
     /// Takes an entry of this queue out of the chain; its slot stays.
     pub(super) fn unlink<K: Copy>(&mut self, slab: &mut Slab<K>, index: u32) {
         let Node { older, newer, bytes, .. } = *slab.get(index);
@@ -176,5 +190,11 @@ mod tests {
         assert_eq!((queue.len(), queue.bytes()), (2, 11));
         let reused = slab.insert(9, 5, false).unwrap();
         assert_eq!(reused, at[4], "the last slot given back");
+        queue.push_oldest(&mut slab, reused);
+        assert_eq!((keys(&slab, &queue), queue.bytes()), (vec![9, 3, 1], 16));
+        let mut other = Queue::new();
+        let alone = slab.insert(8, 5, false).unwrap();
+        other.push_oldest(&mut slab, alone);
+        assert_eq!((other.oldest(), keys(&slab, &other)), (Some(alone), vec![8]));
     }
 }

@@ -146,6 +146,14 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
         }
     }
 
+    /// A victim gave back a part only: what is left of it goes next, unless it is used until then.
+    pub fn put_back(&mut self, key: K, bytes: u64) {
+        self.ghost.recall(&key);
+        let Some(index) = self.slab.insert(key, bytes, false) else { return };
+        self.places.insert(key, index);
+        self.small.push_oldest(&mut self.slab, index);
+    }
+
     /// About who goes next, nearest first: up to `limit` of each queue's oldest. What was used
     /// since its last turn is among them.
     pub fn next_to_go(&self, limit: usize) -> impl Iterator<Item = K> {

@@ -94,8 +94,13 @@ async fn a_growing_object_stops_at_the_budget_and_gives_back_its_space() {
 async fn objects_without_bytes_are_bounded_in_number() {
     let dir = tempfile::tempdir().unwrap();
     let (dir_path, budget_bytes) = (dir.path().to_owned(), 64 * MIB as u64);
-    let config =
-        StoreConfig { dir: dir_path, budget_bytes, memory_bytes: 0, objects_max: OBJECTS_MIN };
+    let config = StoreConfig {
+        dir: dir_path,
+        budget_bytes,
+        memory_bytes: 0,
+        objects_max: OBJECTS_MIN,
+        cut_from_bytes: CUT_FROM_BYTES,
+    };
     let store = open_as(config).await.unwrap();
     for number in 0..OBJECTS_MIN as u64 + 10 {
         put(&store, number, 0).await;

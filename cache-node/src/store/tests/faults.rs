@@ -14,6 +14,7 @@ pub(in crate::store) enum Act {
     Read,
     Write,
     Sync,
+    Punch,
 }
 
 /// The file layer's faults, and its memory of what was never synced.
@@ -33,13 +34,13 @@ impl Faults {
         match act {
             Act::Write => drop(lock(&self.unsynced).insert(file)),
             Act::Sync => drop(lock(&self.unsynced).remove(&file)),
-            Act::Read => {}
+            Act::Read | Act::Punch => {}
         }
         Ok(())
     }
 }
 
-fn fail_next(store: &Store, act: Act, errno: Errno) {
+pub(super) fn fail_next(store: &Store, act: Act, errno: Errno) {
     *lock(&store.shared.disk.bodies.faults.next) = Some((act, errno));
 }
 

@@ -2,9 +2,12 @@
 //! said was finished is there, and nothing is there in part.
 
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
+use super::partly::{assert_held, manifest};
 use super::*;
 use crate::clock;
 
@@ -17,10 +20,16 @@ const DIRECTORIES: u64 = 4;
 /// Small, so that almost every store evicts.
 const BUDGET: usize = 3 * MIB;
 const KEYS: u64 = 24;
+/// Objects of two chunks give back the second, if not more.
+const CUT_FROM: usize = 400 * KIB;
 const LONGEST_LIFE_MS: u64 = 60;
 
 fn length(number: u64) -> usize {
     [300, 2 * CHUNK + 1, 70 * KIB][(number % 3) as usize]
+}
+
+fn blocks(path: &Path) -> u64 {
+    std::fs::metadata(path).unwrap().blocks() * 512
 }
 
 fn number(key: &ObjectKey) -> u64 {
@@ -77,12 +86,19 @@ async fn verify(store: &Store, dir: &Path) -> usize {
     let mut large = 0;
     for (key, _) in &listed {
         let number = number(key);
-        assert_stored(store, number, length(number)).await;
+        let held = assert_held(store, number, length(number)).await;
+        let object = store.get(key).await.unwrap();
+        let chunks = object.manifest().chunk_count() as usize;
+        assert_eq!(
+            (held == chunks, held),
+            (object.is_whole(), object.held().iter().map(Range::len).sum())
+        );
         large += usize::from(length(number) > 64 * KIB);
     }
     assert_eq!(files(dir).len(), large, "no leftovers");
     let catalog = &store.shared.disk.catalog;
     assert_eq!(catalog.leftovers().unwrap(), []);
+    assert_eq!(catalog.holes().unwrap(), []);
     assert_eq!(catalog.small_bodies().len(), listed.len() - large);
     listed.len()
 }
@@ -100,7 +116,14 @@ impl Draw {
 
 async fn act(store: &Arc<Store>, draw: &mut Draw) {
     let number = draw.below(KEYS);
-    match draw.below(8) {
+    match draw.below(11) {
+        8 | 9 => bring_some(store, number, draw).await,
+        10 => {
+            // What may be here of it already leaves: another file begins without any chunk.
+            if length(number) > 64 * KIB {
+                let _ = store.outline(manifest(number, length(number))).await;
+            }
+        }
         0 => drop(store.remove(&key(number)).await.unwrap()),
         1 => {
             if let Ok(partial) = store.begin(head(number, None)).await {
@@ -125,12 +148,35 @@ async fn act(store: &Arc<Store>, draw: &mut Draw) {
     }
 }
 
+/// Chunks of what is here in part come, as far as there is room.
+async fn bring_some(store: &Arc<Store>, number: u64, draw: &mut Draw) {
+    let Some(object) = store.get(&key(number)).await else { return };
+    for (index, chunk) in chunks(&body(number, length(number))) {
+        if draw.below(3) > 0 {
+            let put = object.put_chunk(index, chunk).await;
+            let fine = matches!(put, Err(StoreError::NoRoom { .. } | StoreError::NotFound { .. }));
+            assert!(put.is_ok() || fine, "{put:?}");
+        }
+    }
+}
+
+async fn open_cutting(dir: &Path) -> Arc<Store> {
+    let config = StoreConfig {
+        dir: dir.to_owned(),
+        budget_bytes: BUDGET as u64,
+        memory_bytes: MIB as u64,
+        objects_max: OBJECTS_MAX,
+        cut_from_bytes: CUT_FROM as u64,
+    };
+    open_as(config).await.unwrap()
+}
+
 /// The child of the many kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_that_fills_and_evicts_until_killed() {
     let Ok(dir) = std::env::var(DIRECTORY) else { return };
     let seed: u64 = std::env::var(SEED).unwrap().parse().unwrap();
-    let store = open(Path::new(&dir), BUDGET, MIB).await;
+    let store = open_cutting(Path::new(&dir)).await;
     writeln!(std::io::stdout(), "opened").unwrap();
     let work = (0..4).map(|worker| {
         let store = Arc::clone(&store);
@@ -159,8 +205,11 @@ fn live_and_die(dir: &Path, seed: u64, draw: &mut Draw) -> usize {
 
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let store = open(dir, BUDGET, MIB).await;
-        assert!(store.usage().bytes <= BUDGET as u64);
+        let store = open_cutting(dir).await;
+        let taken = store.usage().bytes;
+        assert!(taken <= BUDGET as u64);
+        let on_disk = files(dir).into_iter().map(|(path, _)| blocks(&path)).sum::<u64>();
+        assert!(on_disk <= taken, "{on_disk} bytes on disk, {taken} in the ledger");
         let whole = verify(&store, dir).await;
         scrub::done(&store.shared).await;
         assert_eq!(store.usage().objects, whole, "the look at every file found nothing");

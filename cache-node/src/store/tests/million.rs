@@ -25,7 +25,8 @@ fn record(number: u64, place: Place, length: u64) -> Record {
     let object_id = ObjectId::new(*blake3::hash(&number.to_le_bytes()).as_bytes());
     let (file, chunks, stored_ms) = (FileId::draw().unwrap(), 1, number);
     let charge_bytes = length + 600;
-    Record { file, place, object_id, length, chunks, stored_ms, charge_bytes }
+    let (absent, chunk_size) = (Vec::new(), CHUNK as u32);
+    Record { file, place, object_id, length, chunks, stored_ms, charge_bytes, absent, chunk_size }
 }
 
 /// As spread as real keys.

@@ -7,6 +7,7 @@ mod faults;
 mod kill;
 mod last_copies;
 mod million;
+mod partly;
 mod replace;
 mod restart;
 mod round_trip;
@@ -76,6 +77,7 @@ async fn try_open(
         budget_bytes: budget_bytes as u64,
         memory_bytes: memory_bytes as u64,
         objects_max: OBJECTS_MAX,
+        cut_from_bytes: CUT_FROM_BYTES,
     };
     open_as(config).await
 }

@@ -34,6 +34,11 @@ impl Lines {
         self.flows.push((flow, 0.0));
     }
 
+    /// Whether a chunk is on its way between the two.
+    pub(super) fn carries(&self, from: usize, to: usize) -> bool {
+        self.flows.iter().any(|(flow, _)| (flow.from, flow.to) == (from, to))
+    }
+
     /// What is on a host's lines is lost; [`Lines::share`] follows.
     pub(super) fn cut(&mut self, now_us: u64, host: usize) -> Vec<Flow> {
         self.move_on(now_us);

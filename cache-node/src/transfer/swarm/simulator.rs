@@ -240,7 +240,7 @@ impl Simulator {
     fn upload(&mut self, host: usize) {
         let mut begun = false;
         while self.hosts[host].uploads < self.setup.slots
-            && let Some((to, request, chunk)) = self.hosts[host].queue.pop_front()
+            && let Some((to, request, chunk)) = self.next_upload(host)
         {
             let wanted = self.hosts[to].expected.contains(&(request, chunk));
             if !self.hosts[host].alive || !wanted {
@@ -256,6 +256,13 @@ impl Simulator {
         if begun {
             self.share_lines();
         }
+    }
+
+    /// What waits for longest and has its lane to itself: chunks of one lane leave one by one.
+    fn next_upload(&mut self, host: usize) -> Option<(usize, u64, u32)> {
+        let free = |(to, ..): &(usize, u64, u32)| !self.lines.carries(host, *to);
+        let at = self.hosts[host].queue.iter().position(free)?;
+        self.hosts[host].queue.remove(at)
     }
 
     fn share_lines(&mut self) {

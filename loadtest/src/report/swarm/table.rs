@@ -1,7 +1,11 @@
 //! The report of a swarm for a terminal (PURE).
 
 use super::document::SwarmReport;
-use crate::{report::grid::Grid, units::show_bytes};
+use crate::{
+    report::grid::Grid,
+    swarm::results::{LineUse, Results},
+    units::show_bytes,
+};
 
 /// The whole table.
 #[must_use]
@@ -57,6 +61,8 @@ fn costs(report: &SwarmReport) -> String {
         ("busiest node's uploads by the mean", format!("{:.2}", results.busiest_upload)),
         ("nodes' processor time", format!("{:.2} s a GB", results.cpu_s_per_gb)),
         ("largest node in memory", show_bytes(results.rss_peak_bytes)),
+        ("lines in use for sending, %", percent(results, |part| part.up)),
+        ("the same for receiving", percent(results, |part| part.down)),
         ("requests at the origin", results.origin_requests.to_string()),
         ("killed", results.killed.join(", ")),
     ];
@@ -64,6 +70,13 @@ fn costs(report: &SwarmReport) -> String {
         grid.row(&[name, value]);
     }
     grid.text()
+}
+
+/// Every second part.
+fn percent(results: &Results, of: fn(&LineUse) -> f64) -> String {
+    let parts = results.line_use.chunks_exact(2);
+    let means = parts.map(|pair| pair.iter().map(of).sum::<f64>() / pair.len() as f64);
+    means.map(|mean| format!("{:.0}", mean * 100.0)).collect::<Vec<_>>().join(" ")
 }
 
 fn nodes(report: &SwarmReport) -> String {
