@@ -6,19 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_proto::wire::v1;
-use shoal_proto::{ClusterId, NodeId, ObjectKey};
+use shoal_proto::{ClusterId, NodeId, ObjectId, ObjectKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
 use super::calls::Calls;
 use super::drain::{self, Drain};
-use super::prefetch::Prefetcher;
-use super::purges::Purger;
 use super::sites::SiteKeeper;
 use super::{NodeError, Running, certificates, holdings, mode};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
+use crate::current::Current;
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher, PREFETCH_QUEUE_MAX};
@@ -29,6 +28,7 @@ use crate::metrics::{
     TransferMetrics,
 };
 use crate::origin::OriginClient;
+use crate::policy::site::Sites;
 use crate::rpc::{self, Channels, MemberRouter};
 use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
@@ -229,20 +229,12 @@ async fn build(
     let store = Store::open(store_config(data_dir, &cache.store), store_metrics).await?;
     let node_id = NodeId(me.node_id);
     let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
-    let held = {
-        let store = store.clone();
-        // Who asks wants all of it.
-        move |key: &ObjectKey| match store.holding(key) {
-            Some((object, None)) => Some(object),
-            Some((_, Some(_))) | None => None,
-        }
-    };
     let directory = Directory::start(
         DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
-        Local { stats: Arc::new(stats), held: Arc::new(held), sites: sites.here() },
+        Local { stats: Arc::new(stats), held: Arc::new(held(store.clone())), sites: sites.here() },
     );
     groups.session.spawn_until_stopped("sites", sites.clone().keep(directory.clone()));
     let fills = Arc::new(Fills::default());
@@ -256,15 +248,12 @@ async fn build(
         CopyWishes { queue, prefetches, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
-    let origin = OriginClient::new(origin_metrics.clone(), groups.flights.clone())?;
-    let checking = origin.clone().check_health(sites.current());
-    groups.session.spawn_until_stopped("origin-health", checking);
     let peers = Peers::new(channels.clone(), sealer, transfer_metrics.clone())
         .with_lanes(Lanes::new(channels.security(), groups.flights.clone())?);
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
-        origin,
+        origin: origins(origin_metrics.clone(), sites.current(), groups)?,
         peers: peers.clone(),
         fills,
         sites: sites.current(),
@@ -275,19 +264,10 @@ async fn build(
     let fetcher = Fetcher::new(parts, groups.flights.clone());
     let taking = fetcher.clone().take_prefetches(prefetch_wishes);
     groups.flights.spawn_until_stopped("prefetches", taking);
-    let prefetcher = Prefetcher {
-        directory: directory.clone(),
-        sites: sites.current(),
-        secret: cache.secret.clone(),
-        fetcher: fetcher.clone(),
-        peers,
-        tasks: groups.flights.clone(),
-        jobs: Arc::default(),
-    };
     let (secret, edge_config) = (*cache.secret.as_bytes(), edge_config(&cache.edge));
-    let purger =
-        Purger { directory: directory.clone(), sites: sites.current(), secret: cache.secret };
     let current = sites.current();
+    let of = (directory.clone(), current.clone(), cache.secret);
+    let calls = Calls::new(of, (fetcher.clone(), peers), groups.flights.clone());
     let edge = Edge::new(edge_config, current, secret, fetcher.clone(), edge_metrics.clone());
     let lost = edge_metrics.access_lines_lost.clone();
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
@@ -301,8 +281,26 @@ async fn build(
     };
     let drain = Drain::start(parts, &groups.session);
     let edge = Arc::new(edge);
-    let calls = Calls { purger, prefetcher };
     Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, calls, drain })
+}
+
+/// Which objects are here, all of them: who asks wants all of it.
+fn held(store: Arc<Store>) -> impl Fn(&ObjectKey) -> Option<ObjectId> {
+    move |key| match store.holding(key) {
+        Some((object, None)) => Some(object),
+        Some((_, Some(_))) | None => None,
+    }
+}
+
+/// Asks origins, and how they are.
+fn origins(
+    metrics: OriginMetrics,
+    sites: Arc<Current<Sites>>,
+    groups: &Groups,
+) -> Result<OriginClient, NodeError> {
+    let origin = OriginClient::new(metrics, groups.flights.clone())?;
+    groups.session.spawn_until_stopped("origin-health", origin.clone().check_health(sites));
+    Ok(origin)
 }
 
 fn store_config(dir: PathBuf, store: &config::StoreConfig) -> StoreConfig {

@@ -10,15 +10,34 @@ use super::prefetch::Prefetcher;
 use super::purges::Purger;
 use super::{sites, verify};
 use crate::admin::Control;
+use crate::config::ClusterSecret;
+use crate::current::Current;
 use crate::directory::Directory;
+use crate::fetch::Fetcher;
+use crate::policy::site::Sites;
+use crate::tasks::Tasks;
+use crate::transfer::Peers;
 
 /// What answers those calls that change what is cached.
 pub(super) struct Calls {
-    pub(super) purger: Purger,
-    pub(super) prefetcher: Prefetcher,
+    purger: Purger,
+    prefetcher: Prefetcher,
 }
 
 impl Calls {
+    /// Calls whose work belongs to `tasks`.
+    pub(super) fn new(
+        (directory, sites, secret): (Arc<Directory>, Arc<Current<Sites>>, ClusterSecret),
+        (fetcher, peers): (Fetcher, Peers),
+        tasks: Tasks,
+    ) -> Self {
+        let purger =
+            Purger { directory: directory.clone(), sites: sites.clone(), secret: secret.clone() };
+        let jobs = Arc::default();
+        let prefetcher = Prefetcher { directory, sites, secret, fetcher, peers, tasks, jobs };
+        Self { purger, prefetcher }
+    }
+
     /// `control` with these calls, and with those about the cluster and its sites.
     pub(super) fn add_to(
         self,

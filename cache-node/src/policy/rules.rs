@@ -114,7 +114,7 @@ impl Rules {
     pub fn of_status(&self, status: StatusCode) -> Cow<'_, Self> {
         let timed = self.default_ttl_s.or(self.forced_ttl_s).is_some();
         let error = status.is_client_error() || status.is_server_error();
-        if !error || !(timed || !self.negative_ttl_s.is_empty()) {
+        if !error || (!timed && self.negative_ttl_s.is_empty()) {
             return Cow::Borrowed(self);
         }
         let negative = self.negative_ttl_s.iter().find(|(of, _)| of.has(status));
