@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use shoal_proto::{ErrorKind, RpcError};
 use tokio::runtime::Handle;
 
@@ -238,17 +238,31 @@ impl Control {
         self.endpoints.push(Endpoint { method, path, verb, handler });
         self
     }
+
+    /// With a call that lists all calls, itself among them.
+    #[must_use]
+    pub fn with_list(self) -> Self {
+        const LIST: &str = "/v1/calls";
+        let own = (&Method::GET, LIST, Verb::Read);
+        let others = self.endpoints.iter().map(|of| (&of.method, of.path, of.verb));
+        let calls: Vec<Value> = others
+            .chain([own])
+            .map(|(method, path, verb)| {
+                json!({ "method": method.as_str(), "path": path, "scope": verb.name() })
+            })
+            .collect();
+        let list = json!({ "calls": calls });
+        self.with((Method::GET, LIST), Verb::Read, move |_: Call| {
+            let list = list.clone();
+            async move { Ok(list) }
+        })
+    }
 }
 
 impl Control {
     /// The calls at `path`, one a method.
     pub(super) fn at(&self, path: &str) -> Vec<&Endpoint> {
         self.endpoints.iter().filter(|endpoint| endpoint.name(path).is_some()).collect()
-    }
-
-    /// The method and path of each call.
-    pub fn calls(&self) -> impl Iterator<Item = (&Method, &'static str, Verb)> {
-        self.endpoints.iter().map(|of| (&of.method, of.path, of.verb))
     }
 
     /// Runs the endpoint's handler on the member's own runtime.

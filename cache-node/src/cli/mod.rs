@@ -8,6 +8,7 @@ pub mod exit;
 mod logging;
 mod members;
 mod node;
+mod prefetch;
 mod purge;
 mod recover;
 mod signals;
@@ -44,6 +45,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
+    /// Has nodes get objects before anybody asks for them
+    Prefetch(prefetch::PrefetchArgs),
     /// Shows and changes the cluster's sites: hosts, origins and rules
     Site(site::SiteArgs),
     /// Shows who is in the tier of super-nodes, and changes it
@@ -73,6 +76,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Purge(args) => purge::run(&args),
+        Command::Prefetch(args) => prefetch::run(&args),
         Command::Site(args) => site::run(args),
         Command::Members(args) => members::run(args),
         Command::Drain(args) => drain::run(&args),

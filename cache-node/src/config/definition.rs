@@ -123,6 +123,35 @@ mod tests {
         json!({ "hosts": ["docs.example.com"], "origin": "http://10.0.0.9", "targeted": [] })
     }
 
+    #[test]
+    fn the_keys_are_those_of_the_openapi_document() {
+        const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
+        let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+        let told = &document["components"]["schemas"];
+        let keys = |value: &Value| {
+            value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
+        };
+        let mut definition = docs();
+        let ttl = json!({
+            "default_s": 1, "forced_s": 1, "stale_while_revalidate_s": 1, "stale_if_error_s": 1,
+        });
+        definition["ttl"] = ttl.clone();
+        definition["health"] = json!({ "path": "/" });
+        definition["path"] = json!([
+            { "prefix": "/", "bypass": true, "ttl": ttl, "key": {} }, { "glob": "*" },
+        ]);
+        let site = Value::Object(whole(&read("docs", &definition).unwrap()));
+        assert_eq!(keys(&told["Site"]["properties"]), keys(&site));
+        assert_eq!(keys(&told["Ttl"]["properties"]), keys(&site["ttl"]));
+        assert_eq!(keys(&told["Key"]["properties"]), keys(&site["key"]));
+        let own = &told["Site"]["properties"];
+        for table in ["health", "request_headers", "response_headers"] {
+            assert_eq!(keys(&own[table]["properties"]), keys(&site[table]), "{table}");
+        }
+        let rules = site["path"].as_array().unwrap().iter().flat_map(keys);
+        assert_eq!(keys(&own["path"]["items"]["properties"]), rules.collect());
+    }
+
     fn faults(change: impl FnOnce(&mut Value)) -> Vec<Fault> {
         let mut definition = docs();
         change(&mut definition);

@@ -43,11 +43,16 @@ pub(super) struct Asked {
     abort: Option<Abort>,
     /// For informational responses, where the client understands them.
     outlet: Option<Outlet>,
+    /// The client came by TLS.
+    secure: bool,
 }
 
 impl Asked {
-    fn key<R>(&self, edge: &Edge<R>, target: &str) -> ObjectKey {
-        object_key(&edge.secret, &self.site, &self.authority, target)
+    /// The key of a URL of this site.
+    fn url<R>(&self, edge: &Edge<R>, target: &str) -> ObjectKey {
+        let whole = edge.sites.with(|sites| sites.get(self.site.name()));
+        let site = whole.map_or_else(|| Arc::clone(&self.site), |whole| whole.at(target));
+        object_key(&edge.secret, &site, &self.authority, &site.key.target(target))
     }
 }
 
@@ -68,7 +73,10 @@ pub(super) async fn answer<R: ReadPath>(
     let smuggled = request.headers().contains_key(TRANSFER_ENCODING);
     let http1 = request.version() < Version::HTTP_2;
     let reply = match receive(edge, request, handle) {
-        Ok((asked, body)) if is_cacheable(&asked.method, &body) => look_up(edge, asked).await,
+        Ok((asked, _)) if !asked.site.allows(&asked.method) => {
+            Reply::not_allowed(asked.site.methods())
+        }
+        Ok((asked, body)) if is_cacheable(&asked, &body) => look_up(edge, asked).await,
         Ok((asked, body)) => pass(edge, asked, body).await,
         Err((status, detail)) => Reply::refused(status, detail),
     };
@@ -80,8 +88,9 @@ pub(super) async fn answer<R: ReadPath>(
 }
 
 /// Only these are looked up; a `GET` with a body means something only its origin knows.
-fn is_cacheable(method: &Method, body: &Incoming) -> bool {
-    (*method == Method::GET || *method == Method::HEAD) && body.is_end_stream()
+fn is_cacheable(asked: &Asked, body: &Incoming) -> bool {
+    let reads = asked.method == Method::GET || asked.method == Method::HEAD;
+    reads && !asked.site.bypass && body.is_end_stream()
 }
 
 /// A status and what is wrong.
@@ -119,8 +128,9 @@ fn receive<R>(
     }
     let abort = (parts.version == Version::HTTP_10).then_some(handle.abort);
     let outlet = (parts.version == Version::HTTP_11).then_some(handle.outlet);
-    let (method, headers) = (parts.method, parts.headers);
-    Ok((Asked { site, authority, target, method, headers, abort, outlet }, body))
+    let (method, headers, secure) = (parts.method, parts.headers, handle.secure);
+    let site = site.at(&target);
+    Ok((Asked { site, authority, target, method, headers, abort, outlet, secure }, body))
 }
 
 /// The authority that a client asked (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
@@ -170,11 +180,13 @@ fn hops(headers: &HeaderMap) -> usize {
 async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
     let interims = asked.outlet.as_ref().map(|_| Interims::default());
     let relayed = asked.outlet.as_ref().zip(interims.clone());
+    let target = asked.site.key.target(&asked.target).into_owned();
+    let url = object_key(&edge.secret, &asked.site, &asked.authority, &target);
     let request = FetchRequest {
         site: Arc::clone(&asked.site),
-        key: asked.key(edge, &asked.target),
+        key: asked.site.key.key(&edge.secret, url, &asked.headers, asked.secure),
         method: asked.method.clone(),
-        target: asked.target.clone(),
+        target,
         client_authority: asked.authority.clone(),
         headers: hop::fill_headers(&asked.headers),
         authorized: asked.headers.contains_key(AUTHORIZATION),
@@ -194,6 +206,7 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         Ok(Fetched::Pass(response)) => respond::passed(&asked, response, forwarded),
         Err(error) => fail(&asked, &error, forwarded),
     }
+    .edited(&asked.site)
     .aborting(asked.abort)
 }
 
@@ -207,6 +220,7 @@ fn range(asked: &Asked) -> Option<HeaderValue> {
 /// Everything else: straight to the origin, streamed both ways.
 async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Reply {
     let forwarded = match asked.method {
+        _ if asked.site.bypass => Forwarded::Bypass,
         Method::GET | Method::HEAD => Forwarded::Request,
         _ => Forwarded::Method,
     };
@@ -233,6 +247,7 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
         }
         Err(error) => fail(&asked, &error, forwarded),
     }
+    .edited(&asked.site)
     .aborting(asked.abort)
 }
 
@@ -240,7 +255,7 @@ async fn pass<R: ReadPath>(edge: &Edge<R>, asked: Asked, upload: Incoming) -> Re
 async fn invalidate<R: ReadPath>(edge: &Edge<R>, asked: &Asked, answer: (StatusCode, &HeaderMap)) {
     let targets = invalidate::targets(&asked.site, &asked.authority, &asked.target, answer);
     for target in targets {
-        edge.read_path.invalidate(&asked.site, asked.key(edge, &target)).await;
+        edge.read_path.invalidate(&asked.site, asked.url(edge, &target)).await;
     }
 }
 

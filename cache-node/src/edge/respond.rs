@@ -19,6 +19,7 @@ use super::stream::Abort;
 use crate::fetch::{FetchedObject, Lookup, OriginResponse};
 use crate::metrics::Tier;
 use crate::policy::range::{self, Part};
+use crate::policy::site::Site;
 use crate::policy::{conditional, hop};
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -39,6 +40,7 @@ pub(super) enum Forwarded {
     Miss,
     Method,
     Request,
+    Bypass,
 }
 
 impl Forwarded {
@@ -47,6 +49,7 @@ impl Forwarded {
             Self::Miss => "uri-miss",
             Self::Method => "method",
             Self::Request => "request",
+            Self::Bypass => "bypass",
         }
     }
 }
@@ -62,6 +65,24 @@ impl Reply {
     /// A request that is not looked up or forwarded at all.
     pub(super) fn refused(status: StatusCode, detail: &'static str) -> Self {
         Self::made_here(status, &format!("shoal; detail=\"{detail}\""), detail)
+    }
+
+    /// A method that the site does not let through.
+    pub(super) fn not_allowed(methods: &[Method]) -> Self {
+        let mut reply = Self::refused(StatusCode::METHOD_NOT_ALLOWED, "method");
+        let names: Vec<_> = methods.iter().map(Method::as_str).collect();
+        insert(reply.response.headers_mut(), ALLOW, &names.join(", "));
+        reply
+    }
+
+    /// With what the site does to headers; those that carry tags end here.
+    pub(super) fn edited(mut self, site: &Site) -> Self {
+        let headers = self.response.headers_mut();
+        for name in &site.rules.tags {
+            headers.remove(name);
+        }
+        site.response_headers.apply(headers);
+        self
     }
 
     /// A request that was forwarded in vain.

@@ -27,6 +27,11 @@ impl Socket {
         self.tcp().peer_addr().ok().map(|address| address.ip())
     }
 
+    /// Whether it is under TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// Whether both sides chose HTTP/2 by ALPN: then nothing else may be spoken (RFC 9113
     /// section 3.3).
     pub(super) fn chose_http2(&self) -> bool {

@@ -41,6 +41,8 @@ pub(super) struct Handle {
     pub(super) abort: Abort,
     pub(super) outlet: Outlet,
     pub(super) client: Option<IpAddr>,
+    /// The client came by TLS.
+    pub(super) secure: bool,
 }
 
 pub(super) struct ClientStream {
@@ -55,7 +57,8 @@ pub(super) struct ClientStream {
 
 impl ClientStream {
     pub(super) fn new(socket: Socket, config: &EdgeConfig) -> (Self, Handle) {
-        let handle = Handle { client: socket.peer(), ..Handle::default() };
+        let (client, secure) = (socket.peer(), socket.is_secure());
+        let handle = Handle { client, secure, ..Handle::default() };
         let deadline = Box::pin(tokio::time::sleep(Duration::from_millis(config.head_ms)));
         let stream = Self {
             socket,

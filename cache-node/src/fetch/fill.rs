@@ -21,6 +21,7 @@ use crate::clock;
 use crate::directory::{Lease, Verdict};
 use crate::metrics::Tier;
 use crate::policy::freshness::{Times, freshness};
+use crate::policy::rules::Rules;
 use crate::policy::serve::{OriginTrouble, may_serve_stale_on_error};
 use crate::policy::storable::{NotStorable, RequestFacts, ResponseFacts, storable};
 use crate::policy::{conditional, hop, label, parts};
@@ -161,7 +162,7 @@ impl Job {
             headers: self.stored(hop::to_stored(headers)),
             length,
             chunk_size: chunk_size_for(length),
-            freshness: freshness(headers, times, &self.request.site.rules),
+            freshness: freshness(headers, times, &self.request.site.rules.of_status(status)),
             fence_position,
             labels: self.labels(headers),
         }
@@ -258,9 +259,16 @@ impl Job {
         }
     }
 
+    /// The site's rules for the stored object.
+    pub(super) fn rules_of(&self, head: &ObjectHead) -> std::borrow::Cow<'_, Rules> {
+        let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::OK);
+        self.request.site.rules.of_status(status)
+    }
+
     /// What purges match a validated object by.
     pub(super) fn labels_after(&self, head: &ObjectHead, validated: &HeaderMap) -> Labels {
-        label::validated(&head.labels, &self.inner.secret, &head.site, validated)
+        let tagged = (validated, &self.request.site.rules.tags[..]);
+        label::validated(&head.labels, &self.inner.secret, &head.site, tagged)
     }
 
     /// The stored object still stands: it gets the headers and the freshness of the `304`.
@@ -273,7 +281,8 @@ impl Job {
             return self.without_stale("the origin validated another version");
         };
         let head = manifest.head();
-        let freshness = freshness(&hop::from_stored(&headers), times, &self.request.site.rules);
+        let rules = self.rules_of(head);
+        let freshness = freshness(&hop::from_stored(&headers), times, &rules);
         let labels = self.labels_after(head, &response.headers);
         let headers = parts::marked(self.stored(headers), parts::total(head));
         let refresh = Refresh { headers, freshness, fence_position: position, labels };

@@ -12,6 +12,7 @@ use super::types::{FetchRequest, Lookup};
 use super::{Fetcher, Found, Inner};
 use crate::clock;
 use crate::directory::Verdict;
+use crate::policy::choices::SetCookie;
 use crate::policy::key::object_key;
 use crate::policy::serve::{OnHit, on_hit};
 use crate::policy::{label, parts, vary};
@@ -86,7 +87,11 @@ impl Inner {
 impl Job {
     /// Headers of a response to this job's request, as they are stored.
     pub(super) fn stored(&self, headers: Vec<Header>) -> Vec<Header> {
-        let headers = parts::marked(label::without_tags(headers), None);
+        let rules = &self.request.site.rules;
+        let mut headers = parts::marked(label::without_tags(headers, &rules.tags), None);
+        if rules.set_cookie != SetCookie::Store {
+            headers.retain(|header| header.name != "set-cookie");
+        }
         vary::marked(headers, &self.inner.secret, &self.request.headers)
     }
 
@@ -94,7 +99,7 @@ impl Job {
     pub(super) fn labels(&self, headers: &HeaderMap) -> Labels {
         let (secret, site) = (&self.inner.secret, &self.request.site);
         let target = &self.request.target;
-        let labels = label::labels(secret, site.name(), target, headers);
+        let labels = label::labels(secret, site.name(), target, (headers, &site.rules.tags));
         let url = object_key(secret, site, &self.request.client_authority, target);
         if url == self.key() {
             return labels;

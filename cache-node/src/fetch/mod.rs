@@ -10,6 +10,7 @@
 //! | `tierless` | what all of it rests on while no super-node answers |
 //! | `fill` | the origin |
 //! | `resume` | going on with what another began |
+//! | `prefetch` | gets objects that nobody asked for yet |
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //! | `heal` | chunks that the disk has lost, while a response is sent |
@@ -28,6 +29,7 @@ mod job;
 mod local;
 mod page;
 mod parts;
+mod prefetch;
 mod pull;
 mod resume;
 mod tierless;
@@ -40,6 +42,7 @@ use shoal_proto::{ObjectHead, ObjectKey};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use copies::Given;
+pub use prefetch::PREFETCH_QUEUE_MAX;
 pub use types::{
     BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
     Lookup, OriginRequest, OriginResponse, RequestBody,
@@ -314,7 +317,7 @@ impl Fetcher {
             let Ok(slot) = slots.clone().acquire_owned().await else { return };
             let (_, Some(flight)) = self.inner.flights.join(copy.key, true) else { continue };
             let site = self.inner.sites.with(|sites| sites.get(&copy.source.site));
-            let Some(site) = site else { continue };
+            let Some(site) = site.map(|site| site.at(&copy.source.target)) else { continue };
             let request = FetchRequest {
                 site,
                 key: copy.key,

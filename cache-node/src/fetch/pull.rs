@@ -359,8 +359,9 @@ impl Job {
     pub(super) async fn take_copy(&mut self, entry: &FillEntry, copy: CopyRequest) -> Step {
         entry.ended(Reason::Gone, "this node takes a copy");
         let view = self.inner.directory.view();
-        // Who gives away what is stored knows no URL to ask the origin for.
-        let nameless = copy.source.target.is_empty();
+        // Who gives away what is stored knows no URL to ask the origin for, and a wish says nothing
+        // of the headers that a key is made of as well.
+        let nameless = copy.source.target.is_empty() || !self.request.site.key.is_of_url();
         let Some(holder) = view.member(copy.holder).cloned() else {
             self.flight.set(Outcome::Again);
             return Step::Landed;

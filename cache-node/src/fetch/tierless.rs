@@ -195,8 +195,7 @@ impl Job {
             _ => Some(hop::to_stored(&word.response.headers)),
         };
         let Some(headers) = headers else { return Ok(None) };
-        let freshness =
-            freshness(&hop::from_stored(&headers), word.times, &self.request.site.rules);
+        let freshness = freshness(&hop::from_stored(&headers), word.times, &self.rules_of(&head));
         let labels = self.labels_after(&head, &word.response.headers);
         let headers = parts::marked(self.stored(headers), parts::total(manifest.head()));
         let refresh = Refresh { headers, freshness, fence_position: word.position, labels };

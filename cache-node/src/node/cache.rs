@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_proto::wire::v1;
-use shoal_proto::{ClusterId, NodeId, ObjectKey};
+use shoal_proto::{ClusterId, NodeId, ObjectId, ObjectKey};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use super::auto::Auto;
+use super::calls::Calls;
 use super::drain::{self, Drain};
-use super::members::Members;
-use super::purges::Purger;
-use super::sites::{self, SiteKeeper};
-use super::{NodeError, Running, certificates, holdings, mode, verify};
+use super::sites::SiteKeeper;
+use super::{NodeError, Running, certificates, holdings, mode};
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
+use crate::current::Current;
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
-use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher};
+use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher, PREFETCH_QUEUE_MAX};
 use crate::membership::Role;
 use crate::membership::mode::{Shown, Sight};
 use crate::metrics::{
@@ -28,6 +28,7 @@ use crate::metrics::{
     TransferMetrics,
 };
 use crate::origin::OriginClient;
+use crate::policy::site::Sites;
 use crate::rpc::{self, Channels, MemberRouter};
 use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
@@ -65,7 +66,7 @@ struct Built {
     peer_service: PeerService,
     figures: Arc<dyn Fn() -> Figures + Send + Sync>,
     edge: Arc<Edge<Fetcher>>,
-    purger: Purger,
+    calls: Calls,
     drain: Drain,
 }
 
@@ -93,7 +94,7 @@ pub(super) async fn run(
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
-    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, drain } =
+    let Built { store, directory, fetcher, wishes, peer_service, figures, edge, drain, calls } =
         built;
     let leaving = drain.wanted();
     let mode = watch_mode(&directory, ModeMetrics::new(&running.metrics)?, &groups.session);
@@ -111,7 +112,7 @@ pub(super) async fn run(
         }
     });
     let control = drain.add_to(Control::new(), auto.clone());
-    running.set_control(with_cluster(control, (cluster_id, purger, &directory), auto.as_deref()));
+    running.set_control(calls.add_to(control, (cluster_id, &directory), auto.as_deref()));
     let (peer_server, lanes) = peer_service.into_servers();
     let lanes: Arc<dyn rpc::ServesLanes> = Arc::new(lanes);
     let door = rpc::Door::new(listeners.cluster, &cluster.security, Some(lanes), refusals)?;
@@ -184,28 +185,6 @@ fn open_doors(
     open("edge", clear.into());
 }
 
-/// `control`, and what can be asked of the cluster by a caching node.
-fn with_cluster(
-    control: Control,
-    (cluster_id, purger, directory): (ClusterId, Purger, &Arc<Directory>),
-    auto: Option<&Auto>,
-) -> Control {
-    let control = purger.add_to(control);
-    let control = match auto {
-        None => control,
-        Some(auto) => {
-            let (node, view) = (auto.super_node(), directory.watch_view());
-            Members { cluster_id, node, view }.add_to(control)
-        }
-    };
-    let directory = directory.clone();
-    let control = sites::add_to(control, directory.clone());
-    verify::add_to(control, move || {
-        let directory = directory.clone();
-        async move { directory.verify().await }
-    })
-}
-
 struct DirectoryFacts {
     cluster: ClusterId,
     seeds: Vec<String>,
@@ -251,38 +230,32 @@ async fn build(
     let store = Store::open(store_config(data_dir, &cache.store), store_metrics).await?;
     let node_id = NodeId(me.node_id);
     let stats = stats(store.clone(), transfer_metrics.clone(), origin_metrics.clone(), auto);
-    let held = {
-        let store = store.clone();
-        // Who asks wants all of it.
-        move |key: &ObjectKey| match store.holding(key) {
-            Some((object, None)) => Some(object),
-            Some((_, Some(_))) | None => None,
-        }
-    };
     let directory = Directory::start(
         DirectoryConfig { cluster, me, seeds, fence_position: store.mark().await?, role },
         channels,
         &groups.session,
         DirectoryMetrics::new(m)?,
-        Local { stats: Arc::new(stats), held: Arc::new(held), sites: sites.here() },
+        Local { stats: Arc::new(stats), held: Arc::new(held(store.clone())), sites: sites.here() },
     );
     groups.session.spawn_until_stopped("sites", sites.clone().keep(directory.clone()));
     let fills = Arc::new(Fills::default());
     let (queue, wishes) = mpsc::channel(COPY_QUEUE_MAX);
+    let (prefetches, prefetch_wishes) = mpsc::channel(PREFETCH_QUEUE_MAX);
     let sealer = Sealer::new(cache.secret.as_bytes());
     let peer_service = PeerService::new(
         node_id,
         store.clone(),
         fills.clone(),
-        CopyWishes { queue, sealer: sealer.clone() },
+        CopyWishes { queue, prefetches, sealer: sealer.clone() },
         transfer_metrics.clone(),
     );
+    let peers = Peers::new(channels.clone(), sealer, transfer_metrics.clone())
+        .with_lanes(Lanes::new(channels.security(), groups.flights.clone())?);
     let parts = FetchParts {
         store: store.clone(),
         directory: directory.clone(),
-        origin: OriginClient::new(origin_metrics.clone(), groups.flights.clone())?,
-        peers: Peers::new(channels.clone(), sealer, transfer_metrics.clone())
-            .with_lanes(Lanes::new(channels.security(), groups.flights.clone())?),
+        origin: origins(origin_metrics.clone(), sites.current(), groups)?,
+        peers: peers.clone(),
         fills,
         sites: sites.current(),
         metrics: origin_metrics.clone(),
@@ -290,10 +263,12 @@ async fn build(
         secret: *cache.secret.as_bytes(),
     };
     let fetcher = Fetcher::new(parts, groups.flights.clone());
+    let taking = fetcher.clone().take_prefetches(prefetch_wishes);
+    groups.flights.spawn_until_stopped("prefetches", taking);
     let (secret, edge_config) = (*cache.secret.as_bytes(), edge_config(&cache.edge));
-    let purger =
-        Purger { directory: directory.clone(), sites: sites.current(), secret: cache.secret };
     let current = sites.current();
+    let of = (directory.clone(), current.clone(), cache.secret);
+    let calls = Calls::new(of, (fetcher.clone(), peers), groups.flights.clone());
     let edge = Edge::new(edge_config, current, secret, fetcher.clone(), edge_metrics.clone());
     let lost = edge_metrics.access_lines_lost.clone();
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
@@ -307,7 +282,26 @@ async fn build(
     };
     let drain = Drain::start(parts, &groups.session);
     let edge = Arc::new(edge);
-    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, purger, drain })
+    Ok(Built { store, directory, fetcher, wishes, peer_service, figures, edge, calls, drain })
+}
+
+/// Which objects are here, all of them: who asks wants all of it.
+fn held(store: Arc<Store>) -> impl Fn(&ObjectKey) -> Option<ObjectId> {
+    move |key| match store.holding(key) {
+        Some((object, None)) => Some(object),
+        Some((_, Some(_))) | None => None,
+    }
+}
+
+/// Asks origins, and how they are.
+fn origins(
+    metrics: OriginMetrics,
+    sites: Arc<Current<Sites>>,
+    groups: &Groups,
+) -> Result<OriginClient, NodeError> {
+    let origin = OriginClient::new(metrics, groups.flights.clone())?;
+    groups.session.spawn_until_stopped("origin-health", origin.clone().check_health(sites));
+    Ok(origin)
 }
 
 fn store_config(dir: PathBuf, store: &config::StoreConfig) -> StoreConfig {

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
+//! | `calls` | its control calls, together |
+//! | `prefetch` | the control calls that prefetch |
 //! | `purges` | the control call that purges |
 //! | `sites` | the sites that a node serves, and the calls that change them |
 //! | `verify` | the control call that compares the super-nodes' indexes |
@@ -21,12 +23,14 @@
 
 mod auto;
 mod cache;
+mod calls;
 mod capability;
 mod certificates;
 mod drain;
 mod holdings;
 mod members;
 mod mode;
+mod prefetch;
 mod purges;
 pub mod recovery;
 mod selection;
@@ -245,7 +249,7 @@ impl Running {
 
     /// From here on the member answers these control calls.
     fn set_control(&self, control: Control) {
-        self.control.send_replace(Some(Arc::new(control)));
+        self.control.send_replace(Some(Arc::new(control.with_list())));
     }
 
     fn set_status(&self, status: impl Fn() -> StatusDocument + Send + Sync + 'static) {

@@ -15,6 +15,7 @@
 
 mod body;
 mod connect;
+mod health;
 mod interim;
 mod response;
 mod tracked;
@@ -39,11 +40,12 @@ pub use interim::{Interim, Interims};
 use crate::clock;
 use crate::metrics::OriginMetrics;
 use crate::policy::hop;
-use crate::policy::site::{HostHeader, Site};
+use crate::policy::site::{HostHeader, OriginUrl, Site};
 use crate::policy::surrogate;
 use crate::tasks::Tasks;
 use body::{Progress, SendBody};
 use connect::Connector;
+use health::Health;
 use tracked::Facts;
 
 /// Requests to one site's origin at a time, bodies included; more wait.
@@ -160,6 +162,7 @@ pub struct OriginClient {
     fresh: Http,
     metrics: OriginMetrics,
     slots: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+    health: Health,
 }
 
 impl OriginClient {
@@ -204,7 +207,14 @@ impl OriginClient {
         let pooled = builder.build(both);
         let pooled_http1 = builder.build(http1.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(http1);
-        Self { any: pooled, http1: pooled_http1, fresh, metrics, slots: Arc::default() }
+        Self {
+            any: pooled,
+            http1: pooled_http1,
+            fresh,
+            metrics,
+            slots: Arc::default(),
+            health: Health::new(),
+        }
     }
 
     /// Sends a request and waits for the response head.
@@ -233,12 +243,45 @@ impl OriginClient {
         mut request: OriginRequest,
     ) -> Result<OriginResponse, OriginError> {
         let slot = self.slot(site).await?;
+        let mut body = request.body.take();
+        let repeatable = is_repeatable(&request.method, body.is_none());
+        let mut origins = self.health.order(site).into_iter().peekable();
         let method = request.method.clone();
-        let body = request.body.take();
-        let interims = request.interims.take();
-        let mut head = head(site, request, body.as_ref())?;
-        interims.into_iter().for_each(|interims| interim::listen(&mut head, interims));
-        let again = is_repeatable(&method, body.is_none()).then(|| head.clone());
+        while let Some(origin) = origins.next() {
+            // Made before anything is waited for: a request with a body cannot be shared.
+            let mut head = head((site, &origin), &request, body.as_ref())?;
+            if let Some(interims) = request.interims.clone() {
+                interim::listen(&mut head, interims);
+            }
+            let sent = self.send_to((site, &origin), &method, (head, body.take())).await;
+            match sent {
+                Ok(checked) => {
+                    self.health.answered(site, &origin);
+                    let metrics = self.metrics.clone();
+                    return Ok(checked.into_response(site.between_bytes_timeout, metrics, slot));
+                }
+                Err(error) => {
+                    if !matches!(error, OriginError::Malformed { .. }) {
+                        self.health.failed(site, &origin, 1);
+                    }
+                    if !repeatable || origins.peek().is_none() {
+                        return Err(error);
+                    }
+                    tracing::debug!(site = site.name(), %error, "the next origin is asked");
+                }
+            }
+        }
+        // A site has an origin.
+        Err(timeout(site))
+    }
+
+    async fn send_to(
+        &self,
+        (site, origin): (&Site, &OriginUrl),
+        method: &Method,
+        (head, body): (Request<()>, Option<RequestBody>),
+    ) -> Result<response::Checked, OriginError> {
+        let again = is_repeatable(method, body.is_none()).then(|| head.clone());
         let client = match site.host_header() {
             HostHeader::Origin => &self.any,
             HostHeader::Client => &self.http1,
@@ -250,11 +293,11 @@ impl OriginClient {
             }
             (sent, _) => sent,
         };
-        let response = sent.map_err(|failure| failure.into_error(site))?;
-        let checked = response::check(response, &method).map_err(|reason| {
-            OriginError::Malformed { origin: site.origin(), reason: reason.to_owned() }
-        })?;
-        Ok(checked.into_response(site.between_bytes_timeout, self.metrics.clone(), slot))
+        let response = sent.map_err(|failure| failure.into_error(site, origin))?;
+        response::check(response, method).map_err(|reason| OriginError::Malformed {
+            origin: origin.to_string(),
+            reason: reason.to_owned(),
+        })
     }
 
     /// A place among the site's requests, held until the response body has ended.
@@ -341,8 +384,8 @@ enum Failure {
 }
 
 impl Failure {
-    fn into_error(self, site: &Site) -> OriginError {
-        let origin = site.origin();
+    fn into_error(self, site: &Site, origin: &OriginUrl) -> OriginError {
+        let origin = origin.to_string();
         match self {
             Self::Race => {
                 OriginError::Unreachable { origin, reason: "it closed the connection".to_owned() }
@@ -352,7 +395,7 @@ impl Failure {
                 let reason = format!("no connection within {waited_ms} ms");
                 OriginError::Unreachable { origin, reason }
             }
-            Self::Silent => timeout(site),
+            Self::Silent => OriginError::Timeout { origin, waited_ms: first_byte_ms(site) },
             Self::Client(error) => {
                 let reason = chain(&error);
                 let hyper = error.source().and_then(|source| source.downcast_ref::<hyper::Error>());
@@ -367,8 +410,11 @@ impl Failure {
 }
 
 fn timeout(site: &Site) -> OriginError {
-    let waited_ms = u64::try_from(site.first_byte_timeout.as_millis()).unwrap_or(u64::MAX);
-    OriginError::Timeout { origin: site.origin(), waited_ms }
+    OriginError::Timeout { origin: site.origin(), waited_ms: first_byte_ms(site) }
+}
+
+fn first_byte_ms(site: &Site) -> u64 {
+    u64::try_from(site.first_byte_timeout.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// An error with its causes.
@@ -396,22 +442,26 @@ fn is_repeatable(method: &Method, bodyless: bool) -> bool {
 
 /// The head of a request as it goes out; the connection adds nothing but `Content-Length`.
 fn head(
-    site: &Site,
-    request: OriginRequest,
+    (site, origin): (&Site, &OriginUrl),
+    request: &OriginRequest,
     body: Option<&RequestBody>,
 ) -> Result<Request<()>, OriginError> {
     let unusable = |error: http::Error| OriginError::Unreachable {
-        origin: site.origin(),
+        origin: origin.to_string(),
         reason: format!("the request cannot be sent: {error}"),
     };
     let uri = Uri::builder()
-        .scheme(site.scheme().clone())
-        .authority(site.authority().clone())
+        .scheme(origin.scheme.clone())
+        .authority(origin.authority.clone())
         .path_and_query(request.target.as_str())
         .build()
         .map_err(unusable)?;
-    let host = HeaderValue::from_str(&site.host_for(&request.client_authority));
+    let host = match site.host_header() {
+        HostHeader::Origin => HeaderValue::from_str(origin.authority.as_str()),
+        HostHeader::Client => HeaderValue::from_str(&site.host_for(&request.client_authority)),
+    };
     let mut headers = hop::pass_headers(&request.headers);
+    site.request_headers.apply(&mut headers);
     headers.insert(HOST, host.map_err(|error| unusable(error.into()))?);
     append(&mut headers, VIA, VIA_SHOAL);
     if site.rules.is_surrogate() {
@@ -422,7 +472,7 @@ fn head(
         headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let mut head = Request::new(());
-    *head.method_mut() = request.method;
+    *head.method_mut() = request.method.clone();
     *head.uri_mut() = uri;
     *head.headers_mut() = headers;
     Ok(head)

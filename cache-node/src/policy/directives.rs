@@ -4,7 +4,7 @@
 //! directive; numbers saturate. A directive that restricts counts however malformed its value is;
 //! one that permits counts only when well-formed; a malformed number of seconds counts as 0.
 
-use http::header::{CACHE_CONTROL, PRAGMA};
+use http::header::{CACHE_CONTROL, EXPIRES, PRAGMA};
 use http::{HeaderMap, HeaderName};
 
 use super::rules::{ClientDirectives, Rules};
@@ -39,8 +39,34 @@ pub struct ResponseDirectives {
 }
 
 impl ResponseDirectives {
-    /// Reads a response's headers.
+    /// Reads a response's headers, and what its site says in their place.
     pub fn of(headers: &HeaderMap, rules: &Rules) -> Self {
+        let mut found = Self::stated(headers, rules);
+        if rules.forced_ttl_s.is_some() {
+            found = Self {
+                max_age: rules.forced_ttl_s,
+                targeted: true,
+                allows_authorized: found.allows_authorized,
+                stale_while_revalidate: found.stale_while_revalidate,
+                stale_if_error: found.stale_if_error,
+                ..Self::default()
+            };
+        } else if found.is_silent() && (found.targeted || !headers.contains_key(EXPIRES)) {
+            found.max_age = rules.default_ttl_s;
+        }
+        let windows = (rules.stale_while_revalidate_s, rules.stale_if_error_s);
+        found.stale_while_revalidate = found.stale_while_revalidate.or(windows.0);
+        found.stale_if_error = found.stale_if_error.or(windows.1);
+        found
+    }
+
+    /// Nothing is said of how long, or whether, the response may be kept.
+    fn is_silent(&self) -> bool {
+        let forbidden = self.no_store || self.no_cache || self.private;
+        !forbidden && self.s_maxage.or(self.max_age).is_none()
+    }
+
+    fn stated(headers: &HeaderMap, rules: &Rules) -> Self {
         // RFC 9213 section 2.2: the first of the list that is there and well-formed.
         if let Some(targeted) = rules.targeted.iter().find_map(|name| targeted(headers, name)) {
             return targeted;

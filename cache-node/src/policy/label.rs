@@ -6,13 +6,10 @@
 //! is covered by more purges, never by fewer. Two different texts share a label with a chance of
 //! 2⁻⁶⁴; one of them is then purged with the other, which costs a fill.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use shoal_proto::limits::{LABELS_MAX, PATH_LEVELS_MAX};
 use shoal_proto::{Header, Labels, ObjectKey};
 
-/// Response headers that carry tags: one with spaces between them, one with commas. They end here,
-/// as with others who act on them.
-pub const TAG_HEADERS: [&str; 2] = ["surrogate-key", "cache-tag"];
 /// Longest tag, in bytes; an object with a longer one is covered by every tag's purge.
 pub const TAG_BYTES_MAX: usize = 1024;
 
@@ -20,8 +17,11 @@ const PATH: u8 = b'p';
 const TAG: u8 = b't';
 const VARIANT: u8 = b'v';
 
+/// A response's headers, and those of them that carry tags.
+pub type Tagged<'a> = (&'a HeaderMap, &'a [HeaderName]);
+
 /// The labels of a response for `target` (path and query) with these headers.
-pub fn labels(secret: &[u8; 32], site: &str, target: &str, headers: &HeaderMap) -> Labels {
+pub fn labels(secret: &[u8; 32], site: &str, target: &str, headers: Tagged<'_>) -> Labels {
     let path = plain_path(target);
     let mut hashes: Vec<u64> =
         prefixes(&path).map(|prefix| label(secret, PATH, site, prefix)).collect();
@@ -35,7 +35,7 @@ pub fn labels(secret: &[u8; 32], site: &str, target: &str, headers: &HeaderMap) 
 
 /// `labels` after a validation that brought these headers: what it adds is added, and nothing that
 /// was is lost.
-pub fn validated(labels: &Labels, secret: &[u8; 32], site: &str, headers: &HeaderMap) -> Labels {
+pub fn validated(labels: &Labels, secret: &[u8; 32], site: &str, headers: Tagged<'_>) -> Labels {
     let mut labels = labels.clone();
     // Where nobody knows the labels, all purges cover the object, and go on to.
     if !labels.hashes.is_empty() {
@@ -60,9 +60,10 @@ pub fn of_variants(secret: &[u8; 32], site: &str, url: &ObjectKey) -> u64 {
     label(secret, VARIANT, site, &url.to_string())
 }
 
-/// Headers without those that carry tags: they are of no use to clients, and name what labels hide.
-pub fn without_tags(mut headers: Vec<Header>) -> Vec<Header> {
-    headers.retain(|header| !TAG_HEADERS.contains(&header.name.as_str()));
+/// Headers without those that carry tags: they end here, as with others who act on them. They are of
+/// no use to clients, and name what labels hide.
+pub fn without_tags(mut headers: Vec<Header>, tags: &[HeaderName]) -> Vec<Header> {
+    headers.retain(|header| !tags.iter().any(|name| *name == *header.name));
     headers
 }
 
@@ -85,8 +86,10 @@ fn prefixes(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..=at]).take(PATH_LEVELS_MAX)
 }
 
-fn add_tags(labels: &mut Labels, secret: &[u8; 32], site: &str, headers: &HeaderMap) {
-    for (name, separator) in TAG_HEADERS.into_iter().zip([' ', ',']) {
+fn add_tags(labels: &mut Labels, secret: &[u8; 32], site: &str, (headers, tags): Tagged<'_>) {
+    for name in tags {
+        // Only `Surrogate-Key` has spaces between its tags.
+        let separator = if name == "surrogate-key" { ' ' } else { ',' };
         for line in headers.get_all(name) {
             let Ok(line) = line.to_str() else {
                 labels.every_tag = true;
@@ -114,7 +117,7 @@ fn add_tag(labels: &mut Labels, tag: &str, label: u64) {
 
 /// The path without query, percent-encodings in their one plain form (RFC 3986 section 6.2.2):
 /// `/%61/%2f` and `/a/%2F` are the same to a purge.
-fn plain_path(target: &str) -> String {
+pub(super) fn plain_path(target: &str) -> String {
     let path = target.split('?').next().unwrap_or(target);
     let mut plain = String::with_capacity(path.len() + 1);
     if !path.starts_with('/') {
@@ -165,6 +168,10 @@ mod tests {
 
     const SECRET: [u8; 32] = [7; 32];
 
+    fn tags() -> Vec<HeaderName> {
+        crate::policy::rules::Rules::default().tags
+    }
+
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -174,7 +181,7 @@ mod tests {
     }
 
     fn of(target: &str) -> Vec<u64> {
-        labels(&SECRET, "docs", target, &HeaderMap::new()).hashes
+        labels(&SECRET, "docs", target, (&HeaderMap::new(), &tags())).hashes
     }
 
     fn path(path: &str) -> u64 {
@@ -209,24 +216,27 @@ mod tests {
     #[test]
     fn tags_come_from_both_headers() {
         let lines = [("surrogate-key", "one two"), ("cache-tag", "three, four five,,three")];
-        let found = labels(&SECRET, "docs", "/", &headers(&lines));
+        let found = labels(&SECRET, "docs", "/", (&headers(&lines), &tags()));
         for tag in ["one", "two", "three", "four five"] {
             assert!(found.hashes.contains(&of_tag(&SECRET, "docs", tag)), "{tag}");
         }
         assert_eq!((found.hashes.len(), found.every_tag), (5, false));
-        let before = labels(&SECRET, "docs", "/", &headers(&lines[..1]));
-        let after = validated(&before, &SECRET, "docs", &headers(&lines[1..]));
+        let before = labels(&SECRET, "docs", "/", (&headers(&lines[..1]), &tags()));
+        let after = validated(&before, &SECRET, "docs", (&headers(&lines[1..]), &tags()));
         assert_eq!(after, found);
         let unknown = Labels::default();
-        assert_eq!(validated(&unknown, &SECRET, "docs", &headers(&lines)), unknown);
+        assert_eq!(validated(&unknown, &SECRET, "docs", (&headers(&lines), &tags())), unknown);
     }
 
     #[test]
     fn too_many_tags_are_covered_by_all() {
-        let tags = |count: usize| (0..count).map(|n| format!("t{n} ")).collect::<String>();
-        let of = |tags: &str| labels(&SECRET, "docs", "/a", &headers(&[("surrogate-key", tags)]));
-        assert!(!of(&tags(TAGS_MAX)).every_tag);
-        assert!(of(&tags(3 * TAGS_MAX)).every_tag);
+        let many = |count: usize| (0..count).map(|n| format!("t{n} ")).collect::<String>();
+        let of = |text: &str| {
+            let found = headers(&[("surrogate-key", text)]);
+            labels(&SECRET, "docs", "/a", (&found, &tags()))
+        };
+        assert!(!of(&many(TAGS_MAX)).every_tag);
+        assert!(of(&many(3 * TAGS_MAX)).every_tag);
         assert!(of(&"x".repeat(TAG_BYTES_MAX + 1)).every_tag);
     }
 
@@ -234,7 +244,7 @@ mod tests {
     fn variants_are_found_by_their_url() {
         let (url, other) = (ObjectKey::new([1; 32]), ObjectKey::new([2; 32]));
         let of = |labels| of_variant(labels, &SECRET, "docs", &url);
-        let found = of(labels(&SECRET, "docs", "/a", &HeaderMap::new()));
+        let found = of(labels(&SECRET, "docs", "/a", (&HeaderMap::new(), &tags())));
         assert!(found.hashes.contains(&of_variants(&SECRET, "docs", &url)));
         assert!(!found.hashes.contains(&of_variants(&SECRET, "docs", &other)));
         assert!(!found.every_tag);

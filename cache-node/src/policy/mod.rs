@@ -12,6 +12,7 @@
 //! | [`vary`] | which variant answers which request |
 //! | [`hop`] | which headers travel, and which end here |
 //! | [`rules`] | where the RFCs leave a choice: what a site chose |
+//! | [`choices`] | what else a site chooses, as configured: keys, times, headers, paths |
 //! | [`directives`] | `Cache-Control` and the targeted fields |
 //! | [`surrogate`] | `Surrogate-Control` as one of them |
 //! | [`freshness`] | lifetime and age |
@@ -25,9 +26,12 @@
 //! | [`named`] | what a URL names, for purges |
 //! | [`invalidate`] | what an unsafe request invalidates |
 //!
-//! Chosen, where the RFCs leave a choice: no heuristic freshness; `Set-Cookie` is not stored; of a
+//! Chosen, where the RFCs leave a choice: no heuristic freshness; `Set-Cookie` is not stored unless a
+//! site says so; of a
 //! client's `Cache-Control` counts only what costs the origin nothing, unless a site wants more.
 
+mod address;
+pub mod choices;
 pub mod conditional;
 pub mod date;
 pub mod directives;

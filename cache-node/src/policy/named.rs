@@ -51,12 +51,13 @@ impl Named {
         let site = sites.find(&authority).ok_or_else(|| unknown(sites, &authority))?;
         let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
+        let site = site.at(&target);
         Ok(Self { site, authority, target })
     }
 
     /// Its key.
     pub fn key(&self, secret: &[u8; 32]) -> ObjectKey {
-        object_key(secret, &self.site, &self.authority, &self.target)
+        object_key(secret, &self.site, &self.authority, &self.site.key.target(&self.target))
     }
 
     /// Its path, without the query.

@@ -3,8 +3,12 @@
 //! Invariant: every default is what the RFCs recommend, or what is safe where they recommend
 //! nothing.
 
-use http::HeaderName;
+use std::borrow::Cow;
+
+use http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
+
+use super::choices::{SetCookie, Statuses};
 
 /// Most targeted fields that a site may list.
 pub const TARGETED_MAX: usize = 8;
@@ -12,6 +16,9 @@ pub const TARGETED_MAX: usize = 8;
 /// The fields that speak to this cache alone, the nearest first (RFC 9213 section 2.2):
 /// our own, all CDNs', and that of the W3C's Edge Architecture, which many origins still send.
 const TARGETED: [&str; 3] = ["shoal-cache-control", "cdn-cache-control", super::surrogate::CONTROL];
+
+/// Response headers that carry tags: one with spaces between them, one with commas.
+const TAGS: [&str; 2] = ["surrogate-key", "cache-tag"];
 
 /// What an `Age` means that is no single number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -47,6 +54,20 @@ pub struct Rules {
     pub unclear_age: UnclearAge,
     /// Which client directives count.
     pub client_directives: ClientDirectives,
+    /// Lifetime where the origin says nothing, in seconds.
+    pub default_ttl_s: Option<u64>,
+    /// Lifetime whatever the origin says, in seconds.
+    pub forced_ttl_s: Option<u64>,
+    /// Lifetimes of errors where the origin says nothing, in seconds.
+    pub negative_ttl_s: Vec<(Statuses, u64)>,
+    /// `stale-while-revalidate` where the origin says nothing of it, in seconds.
+    pub stale_while_revalidate_s: Option<u64>,
+    /// `stale-if-error` where the origin says nothing of it, in seconds.
+    pub stale_if_error_s: Option<u64>,
+    /// What becomes of a response that sets a cookie.
+    pub set_cookie: SetCookie,
+    /// Response headers that carry tags.
+    pub tags: Vec<HeaderName>,
 }
 
 impl Default for Rules {
@@ -55,6 +76,13 @@ impl Default for Rules {
             targeted: TARGETED.into_iter().map(HeaderName::from_static).collect(),
             unclear_age: UnclearAge::default(),
             client_directives: ClientDirectives::default(),
+            default_ttl_s: None,
+            forced_ttl_s: None,
+            negative_ttl_s: Vec::new(),
+            stale_while_revalidate_s: None,
+            stale_if_error_s: None,
+            set_cookie: SetCookie::default(),
+            tags: TAGS.into_iter().map(HeaderName::from_static).collect(),
         }
     }
 }
@@ -62,6 +90,11 @@ impl Default for Rules {
 /// The default list, as configured.
 pub(super) fn targeted() -> Vec<String> {
     TARGETED.into_iter().map(str::to_owned).collect()
+}
+
+/// The default list of tag headers, as configured.
+pub(super) fn tags() -> Vec<String> {
+    TAGS.into_iter().map(str::to_owned).collect()
 }
 
 /// The list as configured, read; or the member that cannot be one.
@@ -77,6 +110,18 @@ pub(super) fn read_targeted(names: &[String]) -> Result<Vec<HeaderName>, String>
 }
 
 impl Rules {
+    /// The rules for responses of a status: errors have times of their own.
+    pub fn of_status(&self, status: StatusCode) -> Cow<'_, Self> {
+        let timed = self.default_ttl_s.or(self.forced_ttl_s).is_some();
+        let error = status.is_client_error() || status.is_server_error();
+        if !error || (!timed && self.negative_ttl_s.is_empty()) {
+            return Cow::Borrowed(self);
+        }
+        let negative = self.negative_ttl_s.iter().find(|(of, _)| of.has(status));
+        let default_ttl_s = negative.map(|(_, seconds)| *seconds);
+        Cow::Owned(Self { default_ttl_s, forced_ttl_s: None, ..self.clone() })
+    }
+
     /// Whether origins are told that `Surrogate-Control` counts.
     pub fn is_surrogate(&self) -> bool {
         self.targeted.iter().any(|name| name == super::surrogate::CONTROL)

@@ -1,22 +1,33 @@
 //! Sites: one origin each, with its host names and limits.
 //!
-//! Invariants: a [`Site`] exists only validated; host names of two sites never overlap; all faults
-//! of a configuration are reported at once. It must not resolve names or open connections.
+//! Invariants: a [`Site`] exists only validated; all faults of a configuration are reported at once. It must not resolve names or open connections.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::uri::{Authority, Scheme};
 use serde::{Deserialize, Serialize};
 use shoal_proto::limits::{NAME_BYTES_MAX, OBJECT_BYTES_MAX};
 
+use super::address::{host_is_valid, parse_origin};
+use super::choices::{
+    self, HeaderEdits, HeadersConfig, HealthConfig, KeyConfig, PathConfig, Paths, SetCookie,
+    TtlConfig, Wrong,
+};
+use super::key::KeyRules;
+use super::label::plain_path;
 use super::parts::InParts;
 use super::rules::{self, ClientDirectives, Rules, UnclearAge};
 
-/// Longest host name, in bytes (RFC 1035 section 2.3.4).
-const HOST_BYTES_MAX: usize = 253;
+mod sites;
+
+pub use sites::{Sites, host_of};
+
+/// Most origins of a site, and most path rules.
+const ORIGINS_MAX: usize = 8;
+const PATHS_MAX: usize = 64;
 /// Longest wait that a site may configure, in milliseconds: ten minutes.
 const TIMEOUT_MS_MAX: u64 = 600_000;
 
@@ -41,6 +52,9 @@ pub struct SiteConfig {
     pub hosts: Vec<String>,
     /// The origin's base URL: `http://` or `https://`, host, port; no path.
     pub origin: String,
+    /// Further origins with the same content, tried in this order while those before are away.
+    #[serde(default)]
+    pub more_origins: Vec<String>,
     /// Which authority the origin sees in `Host`; `origin` unless set.
     #[serde(default)]
     pub host_header: HostHeader,
@@ -69,6 +83,36 @@ pub struct SiteConfig {
     /// first) or `all` (several nodes fill one together).
     #[serde(default)]
     pub parts: InParts,
+    /// Methods that are let through; all but `CONNECT` and `TRACE` when empty.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Whether nothing is cached.
+    #[serde(default)]
+    pub bypass: bool,
+    /// What becomes of responses with `Set-Cookie`: `pass`, `strip` or `store`.
+    #[serde(default)]
+    pub set_cookie: SetCookie,
+    /// Response headers that carry tags to purge by.
+    #[serde(default = "rules::tags")]
+    pub tags: Vec<String>,
+    /// What else than the path makes two requests ask for different objects.
+    #[serde(default)]
+    pub key: KeyConfig,
+    /// How long responses are fresh, and of use after that.
+    #[serde(default)]
+    pub ttl: TtlConfig,
+    /// Headers set and taken away towards origins.
+    #[serde(default)]
+    pub request_headers: HeadersConfig,
+    /// Headers set and taken away towards clients.
+    #[serde(default)]
+    pub response_headers: HeadersConfig,
+    /// When an origin counts as away, where there are several.
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// What differs for some paths; the first rule that fits counts.
+    #[serde(default)]
+    pub path: Vec<PathConfig>,
 }
 
 fn connect_timeout_ms() -> u64 {
@@ -101,13 +145,40 @@ pub struct SiteError {
     pub remedy: &'static str,
 }
 
+/// Where an origin is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginUrl {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Its host, with its port where that is not the scheme's own; in lower case.
+    pub authority: Authority,
+}
+
+impl std::fmt::Display for OriginUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}://{}", self.scheme, self.authority)
+    }
+}
+
 /// A validated site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Site {
     name: String,
-    scheme: Scheme,
-    authority: Authority,
+    first: OriginUrl,
+    more: Vec<OriginUrl>,
     host_header: HostHeader,
+    methods: Vec<Method>,
+    paths: Vec<(Paths, Arc<Self>)>,
+    /// What is in keys.
+    pub key: KeyRules,
+    /// Nothing is cached.
+    pub bypass: bool,
+    /// What is done to headers towards origins.
+    pub request_headers: HeaderEdits,
+    /// What is done to headers towards clients.
+    pub response_headers: HeaderEdits,
+    /// When an origin counts as away.
+    pub health: HealthConfig,
     /// Longest wait for a connection to the origin.
     pub connect_timeout: Duration,
     /// Longest wait for the origin's response head.
@@ -128,14 +199,39 @@ impl Site {
         &self.name
     }
 
-    /// `http` or `https`.
+    /// `http` or `https`, of the first origin.
     pub fn scheme(&self) -> &Scheme {
-        &self.scheme
+        &self.first.scheme
     }
 
-    /// The origin's host, with its port where that is not the scheme's own; in lower case.
+    /// The first origin's host, with its port where that is not the scheme's own; in lower case.
     pub fn authority(&self) -> &Authority {
-        &self.authority
+        &self.first.authority
+    }
+
+    /// All origins, the first first.
+    pub fn origins(&self) -> impl Iterator<Item = &OriginUrl> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
+
+    /// The site as it is for a path and query: the first path rule that fits counts.
+    pub fn at(self: Arc<Self>, target: &str) -> Arc<Self> {
+        if self.paths.is_empty() {
+            return self;
+        }
+        let path = plain_path(target);
+        let found = self.paths.iter().find(|(paths, _)| paths.has(&path));
+        found.map(|(_, site)| Arc::clone(site)).unwrap_or(self)
+    }
+
+    /// Methods that are let through; all when empty.
+    pub fn methods(&self) -> &[Method] {
+        &self.methods
+    }
+
+    /// Whether a method is let through.
+    pub fn allows(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.contains(method)
     }
 
     /// Which authority the origin sees in `Host`.
@@ -145,14 +241,14 @@ impl Site {
 
     /// The origin's base URL, for messages.
     pub fn origin(&self) -> String {
-        format!("{}://{}", self.scheme, self.authority)
+        self.first.to_string()
     }
 
     /// The authority that the origin sees in `Host` for a client that asked for
     /// `client_authority`: in lower case, so that equal names are equal (RFC 9110 section 4.2.3).
     pub fn host_for<'a>(&'a self, client_authority: &'a str) -> Cow<'a, str> {
         match self.host_header {
-            HostHeader::Origin => Cow::Borrowed(self.authority.as_str()),
+            HostHeader::Origin => Cow::Borrowed(self.first.authority.as_str()),
             HostHeader::Client => lower(client_authority),
         }
     }
@@ -166,92 +262,6 @@ fn lower(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The host of an authority: without port and without the root's dot.
-pub fn host_of(authority: &str) -> &str {
-    let host = match authority.find(']') {
-        Some(end) if authority.starts_with('[') => &authority[..=end],
-        _ => authority.split(':').next().unwrap_or(authority),
-    };
-    host.strip_suffix('.').unwrap_or(host)
-}
-
-/// All sites, found by host or name.
-#[derive(Clone, Debug, Default)]
-pub struct Sites {
-    by_name: HashMap<String, Arc<Site>>,
-    exact: HashMap<String, Arc<Site>>,
-    /// By what follows `*.`.
-    below: HashMap<String, Arc<Site>>,
-    any: Option<Arc<Site>>,
-}
-
-impl Sites {
-    /// Validates the configured sites.
-    ///
-    /// # Errors
-    /// Every fault found, not only the first.
-    pub fn new(configs: Vec<SiteConfig>) -> Result<Self, Vec<SiteError>> {
-        let mut sites = Self::default();
-        let mut faults = Faults::default();
-        let mut names = HashSet::new();
-        for config in configs {
-            faults.site.clone_from(&config.name);
-            if !names.insert(config.name.clone()) {
-                faults.add("name", &config.name, "give every site a name of its own");
-            }
-            let hosts = config.hosts.clone();
-            if let Some(site) = validate(config, &mut faults) {
-                sites.add(Arc::new(site), &hosts, &mut faults);
-            }
-        }
-        if faults.found.is_empty() { Ok(sites) } else { Err(faults.found) }
-    }
-
-    /// The site for a client's authority: the exact name, else the longest `*.` name, else `*`.
-    /// Port and letter case do not matter.
-    pub fn find(&self, authority: &str) -> Option<Arc<Site>> {
-        let host = lower(host_of(authority));
-        if let Some(site) = self.exact.get(host.as_ref()) {
-            return Some(Arc::clone(site));
-        }
-        let mut rest = host.as_ref();
-        while let Some((_, above)) = rest.split_once('.') {
-            if let Some(site) = self.below.get(above) {
-                return Some(Arc::clone(site));
-            }
-            rest = above;
-        }
-        self.any.clone()
-    }
-
-    /// The site of that name.
-    pub fn get(&self, name: &str) -> Option<Arc<Site>> {
-        self.by_name.get(name).cloned()
-    }
-
-    /// All sites, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Site>> {
-        self.by_name.values()
-    }
-
-    fn add(&mut self, site: Arc<Site>, hosts: &[String], faults: &mut Faults) {
-        for pattern in hosts {
-            let host = pattern.to_ascii_lowercase();
-            let taken = if host == "*" {
-                self.any.replace(Arc::clone(&site))
-            } else if let Some(above) = host.strip_prefix("*.") {
-                self.below.insert(above.to_owned(), Arc::clone(&site))
-            } else {
-                self.exact.insert(host, Arc::clone(&site))
-            };
-            if taken.is_some() {
-                faults.add("hosts", pattern, "name a host in one site, and there once");
-            }
-        }
-        self.by_name.insert(site.name.clone(), site);
-    }
-}
-
 #[derive(Default)]
 struct Faults {
     site: String,
@@ -259,6 +269,14 @@ struct Faults {
 }
 
 impl Faults {
+    /// What was read; where it is wrong, the default, and a fault.
+    fn take<T: Default>(&mut self, field: &'static str, read: Result<T, Wrong>) -> T {
+        read.unwrap_or_else(|(value, remedy)| {
+            self.add(field, value, remedy);
+            T::default()
+        })
+    }
+
     fn add(&mut self, field: &'static str, value: impl ToString, remedy: &'static str) {
         let site = self.site.clone();
         self.found.push(SiteError { site, field, value: value.to_string(), remedy });
@@ -290,75 +308,110 @@ fn validate(config: SiteConfig, faults: &mut Faults) -> Option<Site> {
     if config.max_object_bytes == 0 || config.max_object_bytes > OBJECT_BYTES_MAX {
         faults.add("max_object_bytes", config.max_object_bytes, "write 1 to 68719476736 bytes");
     }
+    let built = build(&config, faults);
+    let paths = path_rules(&config, faults);
+    let site = built.filter(|_| faults.found.len() == before)?;
+    let paths = paths.into_iter().map(|(paths, site)| (paths, Arc::new(site))).collect();
+    Some(Site { paths, ..site })
+}
+
+/// Where the site's origins are.
+fn origins(config: &SiteConfig, faults: &mut Faults) -> Option<(OriginUrl, Vec<OriginUrl>)> {
+    let mut read = |field, text: &String| match parse_origin(text) {
+        Ok((scheme, authority)) => Some(OriginUrl { scheme, authority }),
+        Err(remedy) => {
+            faults.add(field, text, remedy);
+            None
+        }
+    };
+    let first = read("origin", &config.origin);
+    let more: Vec<_> =
+        config.more_origins.iter().filter_map(|text| read("more_origins", text)).collect();
+    if more.len() >= ORIGINS_MAX {
+        faults.add("more_origins", more.len(), "name at most 7 more");
+    }
+    Some((first?, more))
+}
+
+/// The site without its path rules.
+fn build(config: &SiteConfig, faults: &mut Faults) -> Option<Site> {
     let targeted = rules::read_targeted(&config.targeted);
-    if let Err(name) = &targeted {
-        let remedy = "name at most 8 response fields other than Cache-Control";
-        faults.add("targeted", name, remedy);
-    }
-    let origin = parse_origin(&config.origin);
-    if let Err(remedy) = origin {
-        faults.add("origin", &config.origin, remedy);
-    }
-    let (scheme, authority) = origin.ok().filter(|_| faults.found.len() == before)?;
+    let targeted =
+        targeted.map_err(|name| (name, "name at most 8 response fields other than Cache-Control"));
+    let ttl = &config.ttl;
+    faults.take("ttl", choices::check_times(ttl));
+    faults.take("health", choices::check_health(&config.health));
+    let rules = Rules {
+        targeted: faults.take("targeted", targeted),
+        unclear_age: config.unclear_age,
+        client_directives: config.client_directives,
+        default_ttl_s: ttl.default_s,
+        forced_ttl_s: ttl.forced_s,
+        negative_ttl_s: faults.take("ttl", choices::read_negative(&ttl.negative_s)),
+        stale_while_revalidate_s: ttl.stale_while_revalidate_s,
+        stale_if_error_s: ttl.stale_if_error_s,
+        set_cookie: config.set_cookie,
+        tags: faults.take("tags", choices::read_tags(&config.tags)),
+    };
+    let edits = choices::read_edits;
+    let request_headers = faults.take("request_headers", edits(&config.request_headers));
+    let response_headers = faults.take("response_headers", edits(&config.response_headers));
+    let methods = faults.take("methods", choices::read_methods(&config.methods));
+    let key = faults.take("key", choices::read_key(&config.key));
+    let (first, more) = origins(config, faults)?;
     Some(Site {
-        name: config.name,
-        scheme,
-        authority,
+        name: config.name.clone(),
+        first,
+        more,
         host_header: config.host_header,
+        methods,
+        paths: Vec::new(),
+        key,
+        bypass: config.bypass,
+        request_headers,
+        response_headers,
+        health: config.health.clone(),
         connect_timeout: Duration::from_millis(config.connect_timeout_ms),
         first_byte_timeout: Duration::from_millis(config.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(config.between_bytes_timeout_ms),
         max_object_bytes: config.max_object_bytes,
         parts: config.parts,
-        rules: Rules {
-            targeted: targeted.ok()?,
-            unclear_age: config.unclear_age,
-            client_directives: config.client_directives,
-        },
+        rules,
     })
 }
 
-fn host_is_valid(pattern: &str) -> bool {
-    if pattern == "*" {
-        return true;
+/// The site as it is for some paths.
+fn path_rules(config: &SiteConfig, faults: &mut Faults) -> Vec<(Paths, Site)> {
+    if config.path.len() > PATHS_MAX {
+        faults.add("path", config.path.len(), "write at most 64 path rules");
+        return Vec::new();
     }
-    if let Some(inner) = pattern.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inner.parse::<std::net::Ipv6Addr>().is_ok();
+    let mut read = Vec::with_capacity(config.path.len());
+    for rule in &config.path {
+        let paths = match choices::read_paths(rule) {
+            Ok(paths) => paths,
+            Err((value, remedy)) => {
+                faults.add("path", value, remedy);
+                continue;
+            }
+        };
+        let PathConfig { bypass, ttl, key, .. } = rule.clone();
+        let there = SiteConfig {
+            path: Vec::new(),
+            bypass: bypass.unwrap_or(config.bypass),
+            ttl: ttl.unwrap_or_else(|| config.ttl.clone()),
+            key: key.unwrap_or_else(|| config.key.clone()),
+            ..config.clone()
+        };
+        let mut of_rule = Faults { site: config.name.clone(), found: Vec::new() };
+        let site = build(&there, &mut of_rule);
+        // What is wrong with the site itself is told once.
+        let own = |fault: &SiteError| ["ttl", "key"].contains(&fault.field);
+        let own = of_rule.found.into_iter().filter(own);
+        faults.found.extend(own.map(|fault| SiteError { field: "path", ..fault }));
+        read.extend(site.map(|site| (paths, site)));
     }
-    let host = pattern.strip_prefix("*.").unwrap_or(pattern);
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-    host.len() <= HOST_BYTES_MAX
-        && host.split('.').all(|label| !label.is_empty() && label.chars().all(plain))
-}
-
-fn parse_origin(text: &str) -> Result<(Scheme, Authority), &'static str> {
-    const WRITE: &str = "write http:// or https://, a host and, where needed, a port";
-    let (scheme, rest) = text.split_once("://").ok_or(WRITE)?;
-    let (scheme, own_port) = match scheme.to_ascii_lowercase().as_str() {
-        "http" => (Scheme::HTTP, 80),
-        "https" => (Scheme::HTTPS, 443),
-        _ => return Err(WRITE),
-    };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains(['/', '?', '#']) {
-        return Err("leave path and query out: each request brings its own");
-    }
-    if rest.contains('@') {
-        return Err("leave user and password out: they would be sent in clear");
-    }
-    let parsed: Authority = rest.to_ascii_lowercase().parse().map_err(|_| WRITE)?;
-    if parsed.host().is_empty() || parsed.as_str().ends_with(':') {
-        return Err(WRITE);
-    }
-    match parsed.port_u16() {
-        Some(0) => Err("write a port from 1 to 65535"),
-        None if parsed.as_str() != parsed.host() => Err("write a port from 1 to 65535"),
-        Some(port) if port == own_port => {
-            let authority = parsed.host().parse().map_err(|_| WRITE)?;
-            Ok((scheme, authority))
-        }
-        _ => Ok((scheme, parsed)),
-    }
+    read
 }
 
 #[cfg(test)]

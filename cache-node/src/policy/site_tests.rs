@@ -3,20 +3,74 @@
 use super::*;
 
 fn config(name: &str, hosts: &[&str], origin: &str) -> SiteConfig {
-    SiteConfig {
-        name: name.into(),
-        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-        origin: origin.into(),
-        host_header: HostHeader::Origin,
-        connect_timeout_ms: connect_timeout_ms(),
-        first_byte_timeout_ms: first_byte_timeout_ms(),
-        between_bytes_timeout_ms: between_bytes_timeout_ms(),
-        max_object_bytes: max_object_bytes(),
-        targeted: rules::targeted(),
-        unclear_age: UnclearAge::default(),
-        client_directives: ClientDirectives::default(),
-        parts: InParts::default(),
-    }
+    let hosts: Vec<_> = hosts.iter().map(|host| (*host).to_owned()).collect();
+    let keys = serde_json::json!({ "name": name, "hosts": hosts, "origin": origin });
+    serde_json::from_value(keys).unwrap()
+}
+
+/// A site with more keys.
+fn with(more: &str) -> Result<Arc<Site>, Vec<SiteError>> {
+    let text = format!("name = \"a\"\nhosts = [\"a\"]\norigin = \"http://o\"\n{more}");
+    Sites::new(vec![toml::from_str(&text).unwrap()]).map(|sites| sites.get("a").unwrap())
+}
+
+#[test]
+fn the_first_path_rule_that_fits_counts() {
+    let site = with(
+        "bypass = true\n[ttl]\ndefault_s = 5\n\
+         [[path]]\nprefix = \"/static/\"\nbypass = false\n\
+         [[path]]\nglob = \"*.js\"\nbypass = false\nttl = { forced_s = 60 }\n\
+         key = { query = \"none\" }\n",
+    )
+    .unwrap();
+    let at = |target: &str| {
+        let site = Arc::clone(&site).at(target);
+        (site.bypass, site.rules.default_ttl_s, site.rules.forced_ttl_s)
+    };
+    assert_eq!(at("/x"), (true, Some(5), None));
+    assert_eq!(at("/static/x.js?a=1"), (false, Some(5), None));
+    assert_eq!(at("/x.js?a=1"), (false, None, Some(60)));
+    assert_eq!(at("/x?a=.js"), (true, Some(5), None), "a query is no path");
+    assert_eq!(at("/%73tatic/x"), (false, Some(5), None), "one spelling");
+    assert_eq!(Arc::clone(&site).at("/x.js").key.target("/x.js?a=1"), "/x.js");
+    assert_eq!(site.key.target("/x?a=1"), "/x?a=1");
+}
+
+#[test]
+fn what_a_path_rule_does_not_say_is_as_for_the_site() {
+    let site = with(
+        "parts = \"all\"\nset_cookie = \"strip\"\nmethods = [\"GET\"]\n\
+         request_headers = { remove = [\"x-a\"] }\n\
+         [[path]]\nprefix = \"/a/\"\nttl = { default_s = 60 }\n",
+    )
+    .unwrap();
+    let there = Arc::clone(&site).at("/a/b");
+    assert_eq!(there.rules.default_ttl_s, Some(60));
+    assert_eq!((there.parts, there.rules.set_cookie), (InParts::All, SetCookie::Strip));
+    assert_eq!(there.request_headers, site.request_headers);
+    assert!(there.allows(&Method::GET) && !there.allows(&Method::POST));
+}
+
+#[test]
+fn wrong_choices_name_their_key() {
+    let field = |more: &str| {
+        let errors = with(more).unwrap_err();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(!errors[0].remedy.is_empty());
+        errors[0].field
+    };
+    assert_eq!(field("methods = [\"CONNECT\"]"), "methods");
+    assert_eq!(field("tags = [\"a b\"]"), "tags");
+    assert_eq!(field("more_origins = [\"ftp://x\"]"), "more_origins");
+    assert_eq!(field("ttl = { default_s = 999999999999 }"), "ttl");
+    assert_eq!(field("ttl = { negative_s = { \"200\" = 1 } }"), "ttl");
+    assert_eq!(field("key = { headers = [\"a b\"] }"), "key");
+    assert_eq!(field("request_headers = { set = { Host = \"x\" } }"), "request_headers");
+    assert_eq!(field("response_headers = { remove = [\"content-length\"] }"), "response_headers");
+    assert_eq!(field("health = { failures = 0 }"), "health");
+    assert_eq!(field("path = [{ bypass = true }]"), "path");
+    let inner = "path = [{ prefix = \"/\", key = { ignore = [\"a=b\"] } }]";
+    assert_eq!(field(inner), "path");
 }
 
 fn found(sites: &Sites, host: &str) -> Option<String> {

@@ -1,14 +1,15 @@
 //! What a shared cache may store (RFC 9111 section 3), and what Shoal declines beyond that.
 //!
 //! Invariants: a stored response is complete, can be reused at least once (fresh, stale or
-//! validated) and belongs to nobody in particular. Stricter than the RFC: no `Set-Cookie`, no
-//! `Vary: *`, no reuse of a status without stated freshness unless it is `200` with a validator. The rule of thumb: when in doubt, pass it through.
+//! validated) and belongs to nobody in particular. Stricter than the RFC: no `Set-Cookie` unless
+//! its site says so, no `Vary: *`, no reuse of a status without stated freshness unless it is `200` with a validator. The rule of thumb: when in doubt, pass it through.
 
 use http::header::SET_COOKIE;
 use http::{HeaderMap, Method, StatusCode};
 use shoal_proto::Freshness;
 use shoal_proto::limits::{HEADER_BLOCK_BYTES_MAX, HEADERS_MAX};
 
+use super::choices::SetCookie;
 use super::directives::ResponseDirectives;
 use super::freshness::{Times, explicit_lifetime_ms, freshness, has_validator};
 use super::rules::Rules;
@@ -81,7 +82,8 @@ pub fn storable(
     response: ResponseFacts<'_>,
     site: &Site,
 ) -> Result<(), NotStorable> {
-    let directives = ResponseDirectives::of(response.headers, &site.rules);
+    let rules = site.rules.of_status(response.status);
+    let directives = ResponseDirectives::of(response.headers, &rules);
     // RFC 9111 section 3: "the request method is understood by the cache".
     if request.method != Method::GET {
         return Err(NotStorable::Method);
@@ -95,13 +97,14 @@ pub fn storable(
         return Err(NotStorable::Authorization);
     }
     // RFC 9111 section 7.3 warns of it, RFC 6265 section 8 of what a cookie can do.
-    if response.headers.contains_key(SET_COOKIE) {
+    let passes = site.rules.set_cookie == SetCookie::Pass;
+    if passes && response.headers.contains_key(SET_COOKIE) {
         return Err(NotStorable::SetCookie);
     }
     if vary::is_unbounded(response.headers) {
         return Err(NotStorable::Vary);
     }
-    if !reusable(response, &site.rules) {
+    if !reusable(response, &rules) {
         return Err(NotStorable::NeverReusable);
     }
     if response.length.is_some_and(|length| length > site.max_object_bytes) {

@@ -14,7 +14,7 @@ use shoal_proto::{
 use tonic::transport::Channel;
 
 use super::lane::Lanes;
-use super::sealed::Sealer;
+use super::sealed::{Sealer, Source};
 use super::server::CopyRequest;
 use crate::membership::Member;
 use crate::metrics::TransferMetrics;
@@ -245,6 +245,24 @@ impl Peers {
         let mut client = self.client(peer)?;
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);
         Ok(with_deadline(deadline, client.take_copy(request)).await?.taken)
+    }
+
+    /// Has the peer get an object, and waits until it has it: the bytes that came, or why not.
+    ///
+    /// # Errors
+    /// When it cannot be asked, or does not answer in time.
+    pub async fn prefetch(
+        &self,
+        peer: &Member,
+        (key, source): (ObjectKey, Source),
+        deadline: Duration,
+    ) -> Result<Result<u64, String>, RpcError> {
+        let sealed_source = self.sealer.seal(&key, source)?;
+        let request = v1::PrefetchRequest { key: key.to_wire(), sealed_source };
+        let mut client = self.client(peer)?;
+        let v1::PrefetchReply { bytes, failure } =
+            with_deadline(deadline, client.prefetch(request)).await?;
+        Ok(if failure.is_empty() { Ok(bytes) } else { Err(failure) })
     }
 }
 

@@ -37,7 +37,7 @@ pub use lane::{LaneService, Lanes};
 pub use live::{End, Live, Progress, Tail};
 pub use registry::{Entry, FillEntry, Fills};
 pub use sealed::{Sealer, Source, SourcePart};
-pub use server::{CopyRequest, CopyWishes, PeerService};
+pub use server::{CopyRequest, CopyWishes, PeerService, PrefetchWish};
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use shoal_proto::wire::v1;
 use shoal_proto::wire::v1::peer_server::{Peer, PeerServer};
 use shoal_proto::wire::{WireError, id_from};
 use shoal_proto::{ErrorKind, LeaseId, NodeId, ObjectId, ObjectKey, RpcError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tonic::{Request, Response, Status};
 
 use super::availability;
@@ -44,11 +44,23 @@ pub struct CopyRequest {
     pub source: CopySource,
 }
 
+/// Another node's wish that this one get an object, and where to say what came of it: the bytes that
+/// it took, or why there is no object.
+#[derive(Debug)]
+pub struct PrefetchWish {
+    /// What to ask for.
+    pub source: CopySource,
+    /// Told once.
+    pub done: oneshot::Sender<Result<u64, String>>,
+}
+
 /// Where wishes for copies go, as many as its bound holds, and who can read them.
 #[derive(Clone, Debug)]
 pub struct CopyWishes {
     /// The queue.
     pub queue: mpsc::Sender<CopyRequest>,
+    /// The queue of prefetches.
+    pub prefetches: mpsc::Sender<PrefetchWish>,
     /// Opens what they say of the origin.
     pub sealer: Sealer,
 }
@@ -283,6 +295,24 @@ impl Peer for PeerService {
         let copy = CopyRequest { key, object, holder, lease, source };
         let taken = !held && self.copies.queue.try_send(copy).is_ok();
         Ok(Response::new(v1::TakeCopyReply { taken }))
+    }
+
+    async fn prefetch(
+        &self,
+        request: Request<v1::PrefetchRequest>,
+    ) -> Result<Response<v1::PrefetchReply>, Status> {
+        let request = request.into_inner();
+        let key: ObjectKey = id_from("key", &request.key)?;
+        let source = self.copies.sealer.open(&key, &request.sealed_source)?;
+        let (done, outcome) = oneshot::channel();
+        let full = |_| RpcError::new(ErrorKind::Retry, "too many prefetches are under way here");
+        self.copies.prefetches.try_send(PrefetchWish { source, done }).map_err(full)?;
+        let ended = |_| RpcError::new(ErrorKind::Closed, "the node is shutting down");
+        let (bytes, failure) = match outcome.await.map_err(ended)? {
+            Ok(bytes) => (bytes, String::new()),
+            Err(failure) => (0, failure),
+        };
+        Ok(Response::new(v1::PrefetchReply { bytes, failure }))
     }
 }
 

@@ -100,7 +100,11 @@ pub(super) async fn node_by(way: Way, id: u64) -> Node {
     let store = store(dir.path(), &m).await;
     let fills = Arc::new(Fills::default());
     let sealer = Sealer::new(&[7; 32]);
-    let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: sealer.clone() };
+    let wishes = CopyWishes {
+        queue: mpsc::channel(1).0,
+        prefetches: mpsc::channel(1).0,
+        sealer: sealer.clone(),
+    };
     let service =
         PeerService::new(NodeId(id), store.clone(), fills.clone(), wishes, metrics.clone());
     let tasks = Tasks::new();

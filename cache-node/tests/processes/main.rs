@@ -23,5 +23,6 @@ mod purges;
 mod ranges;
 mod refusals;
 mod restarts;
+mod rules;
 mod sites;
 mod variants;

@@ -142,6 +142,32 @@ fn what_is_wrong_is_refused_before_anything_happens() {
         assert_eq!(refused.code, Some(1), "{arguments:?}: {}", refused.output);
         assert!(refused.errors.contains(words), "{arguments:?}: {}", refused.errors);
     }
+    // The document for programs says what members answer, and nothing else.
+    let document = fs::read_to_string("../docs/openapi.json").unwrap();
+    let document: Value = serde_json::from_str(&document).unwrap();
+    let token = fs::read_to_string(cluster.data_dir().join("admin-token")).unwrap();
+    for (member, role) in [("node-0", "node"), ("super-0", "super-node")] {
+        let mut admin = Client::new(cluster.admin_url(member));
+        let bearer = format!("Bearer {}", token.trim());
+        let calls = admin.request("GET", "/v1/calls", &[("authorization", &bearer)]).unwrap();
+        let calls: Value = serde_json::from_slice(&calls.body).unwrap();
+        let text = |call: &Value, key: &str| call[key].as_str().unwrap().to_owned();
+        let answered: std::collections::BTreeSet<_> = calls["calls"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|call| ["method", "path", "scope"].map(|key| text(call, key)))
+            .collect();
+        let told = document["paths"].as_object().unwrap().iter().flat_map(|(path, calls)| {
+            let calls = calls.as_object().unwrap().iter();
+            let here = calls.filter(|(_, call)| {
+                call["x-answered-by"].as_array().unwrap().iter().any(|by| by == role)
+            });
+            here.map(|(method, call)| [method.to_uppercase(), path.clone(), text(call, "x-scope")])
+        });
+        assert_eq!(told.collect::<std::collections::BTreeSet<_>>(), answered, "{member}");
+    }
+
     let mut nobody = shoal(&["site", "delete", name, "--admin", cluster.admin_url("node-0")]);
     let nobody = run(nobody.env_remove("SHOAL_TOKEN"));
     assert!(nobody.errors.contains("brings no token"), "{}", nobody.errors);

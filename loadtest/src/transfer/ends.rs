@@ -63,7 +63,11 @@ async fn upload(
     let data = tempfile::tempdir_in(&args.folder)?;
     let store = store(data.path(), args, &metrics).await?;
     let object = fill(&store, args).await?;
-    let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: Sealer::new(&SECRET) };
+    let wishes = CopyWishes {
+        queue: mpsc::channel(1).0,
+        prefetches: mpsc::channel(1).0,
+        sealer: Sealer::new(&SECRET),
+    };
     let transfer = TransferMetrics::new(&metrics).map_err(failed)?;
     let fills = Arc::<Fills>::default();
     let service = PeerService::new(NodeId(1), store, fills, wishes, transfer);

@@ -425,4 +425,8 @@ impl v1::peer_server::Peer for Filler {
     async fn take_copy(&self, _: tonic::Request<v1::TakeCopyRequest>) -> Answer<v1::TakeCopyReply> {
         not_here().await
     }
+
+    async fn prefetch(&self, _: tonic::Request<v1::PrefetchRequest>) -> Answer<v1::PrefetchReply> {
+        not_here().await
+    }
 }

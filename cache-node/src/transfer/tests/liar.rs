@@ -126,4 +126,11 @@ impl Peer for Liar {
     ) -> Result<Response<v1::TakeCopyReply>, Status> {
         Ok(Response::new(v1::TakeCopyReply { taken: false }))
     }
+
+    async fn prefetch(
+        &self,
+        _: Request<v1::PrefetchRequest>,
+    ) -> Result<Response<v1::PrefetchReply>, Status> {
+        Ok(Response::new(v1::PrefetchReply::default()))
+    }
 }

@@ -26,7 +26,11 @@ impl Refusing {
         let m = Metrics::new().unwrap();
         let metrics = RefusalMetrics::new(&m).unwrap();
         let store = store(dir.path(), &m).await;
-        let wishes = CopyWishes { queue: mpsc::channel(1).0, sealer: Sealer::new(&[7; 32]) };
+        let wishes = CopyWishes {
+            queue: mpsc::channel(1).0,
+            prefetches: mpsc::channel(1).0,
+            sealer: Sealer::new(&[7; 32]),
+        };
         let transfer = TransferMetrics::new(&m).unwrap();
         let service = PeerService::new(NodeId(1), store.clone(), Arc::default(), wishes, transfer);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use cluster::{Cluster, Setup};
-pub(crate) use http::{Client, Reply};
+pub(crate) use http::{Client, Head, Reply};
 pub(crate) use origin::Origin;
 pub(crate) use process::{Finished, Paused, Process, run, shoal, until};
 pub(crate) use scripted::{Asked, Scripted, Then, trickle};

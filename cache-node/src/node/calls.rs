@@ -1,0 +1,63 @@
+//! What can be asked of a caching node by its control calls, beside its drain.
+
+use std::sync::Arc;
+
+use shoal_proto::ClusterId;
+
+use super::auto::Auto;
+use super::members::Members;
+use super::prefetch::Prefetcher;
+use super::purges::Purger;
+use super::{sites, verify};
+use crate::admin::Control;
+use crate::config::ClusterSecret;
+use crate::current::Current;
+use crate::directory::Directory;
+use crate::fetch::Fetcher;
+use crate::policy::site::Sites;
+use crate::tasks::Tasks;
+use crate::transfer::Peers;
+
+/// What answers those calls that change what is cached.
+pub(super) struct Calls {
+    purger: Purger,
+    prefetcher: Prefetcher,
+}
+
+impl Calls {
+    /// Calls whose work belongs to `tasks`.
+    pub(super) fn new(
+        (directory, sites, secret): (Arc<Directory>, Arc<Current<Sites>>, ClusterSecret),
+        (fetcher, peers): (Fetcher, Peers),
+        tasks: Tasks,
+    ) -> Self {
+        let purger =
+            Purger { directory: directory.clone(), sites: sites.clone(), secret: secret.clone() };
+        let jobs = Arc::default();
+        let prefetcher = Prefetcher { directory, sites, secret, fetcher, peers, tasks, jobs };
+        Self { purger, prefetcher }
+    }
+
+    /// `control` with these calls, and with those about the cluster and its sites.
+    pub(super) fn add_to(
+        self,
+        control: Control,
+        (cluster_id, directory): (ClusterId, &Arc<Directory>),
+        auto: Option<&Auto>,
+    ) -> Control {
+        let control = self.prefetcher.add_to(self.purger.add_to(control));
+        let control = match auto {
+            None => control,
+            Some(auto) => {
+                let (node, view) = (auto.super_node(), directory.watch_view());
+                Members { cluster_id, node, view }.add_to(control)
+            }
+        };
+        let directory = directory.clone();
+        let control = sites::add_to(control, directory.clone());
+        verify::add_to(control, move || {
+            let directory = directory.clone();
+            async move { directory.verify().await }
+        })
+    }
+}
