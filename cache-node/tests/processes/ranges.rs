@@ -174,14 +174,14 @@ fn a_range_of_a_large_object_that_nobody_has_brings_its_parts_alone() {
     let scene = Scene::start(Does::Right, LARGE, 2);
     let Scene { origin, right, cluster, .. } = &scene;
 
-    assert_range(&cluster, 0, 5 * MIB + 9..5 * MIB + 109, &right);
+    assert_range(cluster, 0, 5 * MIB + 9..5 * MIB + 109, right);
     assert_eq!(origin.sent(), MIB, "the part that covers it");
-    assert_range(&cluster, 0, 5 * MIB + 50..5 * MIB + 90, &right);
-    assert_range(&cluster, 1, 5 * MIB..6 * MIB, &right);
+    assert_range(cluster, 0, 5 * MIB + 50..5 * MIB + 90, right);
+    assert_range(cluster, 1, 5 * MIB..6 * MIB, right);
     assert_eq!(origin.sent(), MIB, "another node has it");
-    assert_range(&cluster, 1, 6 * MIB - 5..7 * MIB + 5, &right);
+    assert_range(cluster, 1, 6 * MIB - 5..7 * MIB + 5, right);
     assert_eq!(origin.sent(), 3 * MIB);
-    assert_range(&cluster, 0, LARGE - 10..LARGE, &right);
+    assert_range(cluster, 0, LARGE - 10..LARGE, right);
     assert_eq!(origin.sent(), 3 * MIB + 777, "the last part is short");
 
     let head = cluster.edge(0).request("HEAD", "/o", &[]);
@@ -208,8 +208,8 @@ fn a_range_of_a_large_object_that_nobody_has_brings_its_parts_alone() {
         }
     });
     assert_eq!(origin.sent(), LARGE);
-    assert_whole(&cluster, 0, &right);
-    assert_range(&cluster, 1, 0..LARGE, &right);
+    assert_whole(cluster, 0, right);
+    assert_range(cluster, 1, 0..LARGE, right);
     assert_eq!(origin.sent(), LARGE);
 }
 
@@ -231,10 +231,10 @@ fn many_who_ask_for_ranges_at_once_share_what_comes() {
 fn a_small_object_is_filled_whole_whatever_is_asked_for_of_it() {
     let scene = Scene::start(Does::Right, SMALL, 2);
     let Scene { origin, right, cluster, .. } = &scene;
-    assert_range(&cluster, 0, MIB + 5..MIB + 100, &right);
-    assert_whole(&cluster, 0, &right);
-    assert_whole(&cluster, 1, &right);
-    assert_range(&cluster, 1, SMALL - 3..SMALL, &right);
+    assert_range(cluster, 0, MIB + 5..MIB + 100, right);
+    assert_whole(cluster, 0, right);
+    assert_whole(cluster, 1, right);
+    assert_range(cluster, 1, SMALL - 3..SMALL, right);
     assert_eq!(origin.sent(), SMALL, "each byte once");
 }
 
@@ -255,22 +255,22 @@ fn stranger(cluster: &Cluster) -> (usize, String) {
 fn chunks_come_from_who_has_the_whole() {
     let scene = Scene::start(Does::Right, LARGE, 3);
     let Scene { origin, right, cluster, .. } = &scene;
-    assert_whole(&cluster, 0, &right);
-    let (other, name) = stranger(&cluster);
-    assert_range(&cluster, other, 5 * MIB + 9..5 * MIB + 109, &right);
+    assert_whole(cluster, 0, right);
+    let (other, name) = stranger(cluster);
+    assert_range(cluster, other, 5 * MIB + 9..5 * MIB + 109, right);
     assert_eq!(origin.sent(), LARGE);
     let stored = cluster.metric(&name, "shoal_store_bytes");
     assert!((1.0..2e6).contains(&stored), "{stored} bytes for a range");
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| assert_whole(&cluster, other, &right));
+            scope.spawn(|| assert_whole(cluster, other, right));
         }
     });
     assert_eq!(origin.sent(), LARGE);
     assert!(cluster.metric(&name, "shoal_store_bytes") >= LARGE as f64);
     // All of it is here by now, and nobody else is needed.
     (0..3).filter(|node| *node != other).for_each(|node| cluster.kill(&format!("node-{node}")));
-    assert_range(&cluster, other, 0..LARGE, &right);
+    assert_range(cluster, other, 0..LARGE, right);
     assert_eq!(origin.sent(), LARGE);
 }
 
@@ -278,15 +278,15 @@ fn chunks_come_from_who_has_the_whole() {
 fn what_nobody_else_has_any_more_comes_from_the_origin() {
     let scene = Scene::start(Does::Right, LARGE, 3);
     let Scene { origin, right, cluster, .. } = &scene;
-    assert_whole(&cluster, 0, &right);
-    let (other, _) = stranger(&cluster);
-    assert_range(&cluster, other, 2 * MIB..2 * MIB + 10, &right);
+    assert_whole(cluster, 0, right);
+    let (other, _) = stranger(cluster);
+    assert_range(cluster, other, 2 * MIB..2 * MIB + 10, right);
     (0..3).filter(|node| *node != other).for_each(|node| cluster.kill(&format!("node-{node}")));
     let before = origin.sent();
-    assert_whole(&cluster, other, &right);
+    assert_whole(cluster, other, right);
     let again = origin.sent() - before;
     assert!((1..LARGE).contains(&again), "{again} of {LARGE} bytes once more");
-    assert_whole(&cluster, other, &right);
+    assert_whole(cluster, other, right);
     assert_eq!(origin.sent(), before + again);
 }
 
@@ -350,7 +350,7 @@ fn several_nodes_fill_one_object_together_where_a_site_says_so() {
 fn a_site_may_keep_nothing_in_parts() {
     let scene = Scene::with((Does::Right, LARGE), 1, &["--site", "parts=\"off\""]);
     let Scene { origin, cluster, .. } = &scene;
-    assert_range(&cluster, 0, 5 * MIB..5 * MIB + 7, &body(1, LARGE));
+    assert_range(cluster, 0, 5 * MIB..5 * MIB + 7, &body(1, LARGE));
     assert!(origin.scripted.asked_for("/o").iter().all(|asked| asked.range.is_none()));
 }
 
@@ -359,20 +359,20 @@ fn parts_of_two_versions_never_meet() {
     let scene = Scene::start(Does::Right, LARGE, 2);
     let Scene { origin, cluster, .. } = &scene;
     let (old, new) = (body(1, LARGE), body(2, LARGE));
-    assert_range(&cluster, 0, 5 * MIB..6 * MIB, &old);
-    assert_range(&cluster, 1, 6 * MIB..7 * MIB, &old);
+    assert_range(cluster, 0, 5 * MIB..6 * MIB, &old);
+    assert_range(cluster, 1, 6 * MIB..7 * MIB, &old);
     origin.version.store(2, Ordering::Relaxed);
-    assert_range(&cluster, 0, 5 * MIB..6 * MIB, &old);
+    assert_range(cluster, 0, 5 * MIB..6 * MIB, &old);
     // The first part that is not here belongs to the new version, and so does all of the answer.
-    assert_range(&cluster, 0, 8 * MIB..10 * MIB, &new);
-    assert_range(&cluster, 0, 5 * MIB..6 * MIB, &new);
+    assert_range(cluster, 0, 8 * MIB..10 * MIB, &new);
+    assert_range(cluster, 0, 5 * MIB..6 * MIB, &new);
     // Here the answer had begun with the old one: it breaks off.
     match ranged(&mut cluster.edge(1), &format!("bytes={}-{}", 6 * MIB, 9 * MIB)) {
         Ok(reply) => assert!(reply.body == new[6 * MIB..=9 * MIB], "{:?}", reply.head),
         Err(error) => println!("broke off: {error}"),
     }
-    assert_whole(&cluster, 0, &new);
-    assert_range(&cluster, 0, 0..LARGE, &new);
+    assert_whole(cluster, 0, &new);
+    assert_range(cluster, 0, 0..LARGE, &new);
 }
 
 #[test]
@@ -380,14 +380,14 @@ fn a_purge_reaches_every_part() {
     let scene = Scene::start(Does::Right, LARGE, 2);
     let Scene { origin, right, cluster, .. } = &scene;
     for node in [0, 1] {
-        assert_range(&cluster, node, 5 * MIB..7 * MIB, &right);
+        assert_range(cluster, node, 5 * MIB..7 * MIB, right);
     }
     assert_eq!(origin.sent(), 2 * MIB);
     // What a successful unsafe request changed is not served any more.
     let reply = cluster.edge(0).request("DELETE", "/o", &[("content-length", "0")]).unwrap();
     assert_eq!(reply.head.status, 200);
     let before = origin.sent();
-    assert_range(&cluster, 1, 5 * MIB..7 * MIB, &right);
+    assert_range(cluster, 1, 5 * MIB..7 * MIB, right);
     assert_eq!(origin.sent() - before, 2 * MIB, "both parts anew");
 }
 

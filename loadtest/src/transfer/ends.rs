@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use shoal_node::{
-    membership::{Member, Role},
+    membership::Member,
     metrics::{Metrics, StoreMetrics, TransferMetrics},
     rpc::{self, Channels, Door, Refusals},
     store::{CUT_FROM_BYTES, Store, StoreConfig},
