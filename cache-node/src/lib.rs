@@ -12,6 +12,7 @@ pub mod config;
 pub mod current;
 pub mod directory;
 pub mod edge;
+pub mod events;
 pub mod fences;
 pub mod fetch;
 pub mod files;

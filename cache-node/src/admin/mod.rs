@@ -9,6 +9,9 @@
 //! |---|---|
 //! | `mod` | the listener, and what needs no token |
 //! | `status` | the document behind `/status` |
+//! | `gather` | asks all members for theirs |
+//! | `report` | PURE: a cluster's status, put together |
+//! | `page` | the status page for browsers |
 //! | `tokens` | PURE: who may do what |
 //! | `control` | the table of control calls |
 //! | `guard` | lets calls in, or refuses them |
@@ -16,8 +19,11 @@
 
 pub mod client;
 mod control;
+pub mod gather;
 mod guard;
 mod members;
+mod page;
+pub(crate) mod report;
 mod status;
 pub mod tokens;
 
@@ -40,9 +46,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use control::{Answer, Call, Control, ControlError};
 pub use members::{Change, ChangeOrder, Changed, MembersDocument, TierMember};
+pub use report::{MemberEvent, MemberReport, Report, Totals};
 pub use status::{
-    CandidateStatus, Figures, Hits, MemberStatus, ModeStatus, SelectionChange, SelectionStatus,
-    StatusDocument,
+    CandidateStatus, DrainStatus, Figures, Hits, MemberStatus, ModeStatus, SelectionChange,
+    SelectionStatus, StatusDocument,
 };
 
 use crate::metrics::{AdminMetrics, Metrics};
@@ -71,6 +78,8 @@ const INDEX: &str = "Shoal's admin listener\n\n\
     /readyz   200 when the member can do its work, else 503 and the reason\n\
     /metrics  figures in the Prometheus text format\n\
     /status   this member's view of the cluster and its own figures, JSON\n\
+    /cluster  all members' figures, as in `shoal status --json`\n\
+    /         all of it as a page, for browsers\n\
     /v1/...   control calls, with a token; see docs/control-api.md\n";
 
 /// Whether the member can do its work.
@@ -103,6 +112,7 @@ pub struct AdminState {
 struct Shared {
     state: AdminState,
     guard: Guard,
+    clusters: page::Clusters,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -169,7 +179,7 @@ async fn serve(
     let connections = Tasks::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let guard = Guard::new(state.tokens.clone(), state.calls.clone());
-    let shared = Arc::new(Shared { state, guard });
+    let shared = Arc::new(Shared { state, guard, clusters: page::Clusters::default() });
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -212,7 +222,7 @@ async fn connection(
         let shared = shared.clone();
         async move {
             if !request.uri().path().starts_with(guard::ROOT) {
-                return Ok::<_, Infallible>(respond(&request, &shared.state));
+                return Ok::<_, Infallible>(respond(&request, &shared).await);
             }
             let control = shared.state.control.borrow().clone();
             Ok(shared.guard.answer(request, peer, control).await)
@@ -236,14 +246,15 @@ async fn connection(
     }
 }
 
-fn respond<B>(request: &Request<B>, state: &AdminState) -> Response<Full<Bytes>> {
+async fn respond<B>(request: &Request<B>, shared: &Shared) -> Response<Full<Bytes>> {
+    let state = &shared.state;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD here\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     match request.uri().path() {
-        "/" => plain(StatusCode::OK, INDEX),
+        "/" if !page::wanted(request.headers()) => plain(StatusCode::OK, INDEX),
         "/livez" => plain(StatusCode::OK, "live\n"),
         "/readyz" => {
             let Readiness { ready, reason } = state.ready.borrow().clone();
@@ -252,6 +263,8 @@ fn respond<B>(request: &Request<B>, state: &AdminState) -> Response<Full<Bytes>>
         }
         "/metrics" => encoded(METRICS_TYPE, state.metrics.text()),
         "/status" => encoded(JSON_TYPE, serde_json::to_vec(&(state.status)())),
+        "/cluster" => encoded(JSON_TYPE, shared.clusters.report(&state.status).await),
+        path if let Some(file) = page::file(path) => file,
         _ => plain(StatusCode::NOT_FOUND, "nothing here; / lists what there is\n"),
     }
 }

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::Happened;
 use crate::membership::mode::Shown;
 use crate::membership::{ClusterView, Member};
 use crate::metrics::{PerTier, Tier};
@@ -38,6 +39,12 @@ pub struct StatusDocument {
     pub selection: Option<SelectionStatus>,
     /// What the member caches and serves; `None` for super-nodes.
     pub figures: Option<Figures>,
+    /// How far it is with leaving; `None` for super-nodes.
+    #[serde(default)]
+    pub drain: Option<DrainStatus>,
+    /// What happened last in its process, the oldest first.
+    #[serde(default)]
+    pub events: Vec<Happened>,
 }
 
 /// A member's mode.
@@ -151,6 +158,42 @@ pub struct Figures {
     pub peer_bytes_in: u64,
     /// Chunk bytes sent to peers.
     pub peer_bytes_out: u64,
+}
+
+/// How far a node is; see docs/drain-json.md.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// `serving`, `draining` or `drained`.
+    pub state: String,
+    /// Objects that are still to be looked at or given away.
+    pub objects_left: u64,
+    /// Objects that were given away since the drain began, and their body bytes.
+    pub handed_off: u64,
+    /// Their body bytes.
+    pub handed_off_bytes: u64,
+    /// Nothing has become safe for a minute.
+    pub stalled: bool,
+    /// What it waits for.
+    pub why: String,
+}
+
+impl DrainStatus {
+    /// With nothing given away yet.
+    pub(crate) fn new(state: &str, why: &str) -> Self {
+        Self {
+            state: state.to_owned(),
+            objects_left: 0,
+            handed_off: 0,
+            handed_off_bytes: 0,
+            stalled: false,
+            why: why.to_owned(),
+        }
+    }
+
+    /// Not asked to leave.
+    pub(crate) fn serving() -> Self {
+        Self::new("serving", "this node was not asked to drain")
+    }
 }
 
 /// Requests answered, by tier.

@@ -68,6 +68,47 @@ fn it_answers_what_it_lists() {
 }
 
 #[test]
+fn browsers_get_the_page_and_nothing_of_anybody_else() {
+    let running = start();
+    let page = say(
+        &running,
+        "GET / HTTP/1.1\r\nhost: a\r\naccept: text/html,*/*\r\nconnection: close\r\n\r\n",
+    );
+    assert!(page.contains("content-type: text/html") && page.contains("</html>"), "{page}");
+    assert!(page.contains("content-security-policy: default-src 'none';"), "{page}");
+    // Every file that a file of the page names is there, and none is elsewhere.
+    let mut named = vec!["/".to_owned()];
+    let mut seen = 0;
+    while seen < named.len() {
+        let path = named[seen].clone();
+        seen += 1;
+        let content = if path == "/" { page.clone() } else { get(&running, &path) };
+        assert!(content.starts_with("HTTP/1.1 200"), "{path}: {content}");
+        assert!(!content.contains("https://"), "{path}");
+        let quoted = content.split('"').filter(|word| word.starts_with("/page/"));
+        let beside = content.split('"').filter_map(|word| word.strip_prefix("./"));
+        let files = quoted.map(str::to_owned).chain(beside.map(|file| format!("/page/{file}")));
+        let new: Vec<_> = files.filter(|file| !named.contains(file)).collect();
+        named.extend(new);
+    }
+    assert_eq!(seen, 5, "{named:?}");
+    running.handle.stop();
+}
+
+#[test]
+fn the_cluster_is_told_by_any_member() {
+    let running = start();
+    let told = get(&running, "/cluster");
+    assert!(told.contains("content-type: application/json"), "{told}");
+    let report: serde_json::Value =
+        serde_json::from_str(told.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert!(report["at_ms"].as_u64().unwrap() > 0 && report["members"].is_array(), "{report}");
+    // Within a second it is the same report, whoever asks.
+    assert!(get(&running, "/cluster").contains(&report["at_ms"].to_string()));
+    running.handle.stop();
+}
+
+#[test]
 fn readiness_follows_the_node() {
     let running = start();
     let before = get(&running, "/readyz");

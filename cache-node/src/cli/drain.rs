@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::control::ControlArgs;
 use super::exit::Failure;
 use super::{on_small_runtime, print};
+use crate::admin::DrainStatus;
 use crate::clock;
-use crate::node::DrainStatus;
 use crate::text::units::format_size;
 
 /// Between two questions.

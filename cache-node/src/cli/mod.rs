@@ -14,6 +14,7 @@ mod recover;
 mod signals;
 mod site;
 pub mod status;
+mod top;
 mod up;
 mod verify;
 
@@ -43,6 +44,8 @@ enum Command {
     Up(up::UpArgs),
     /// Shows a cluster's members and what they serve
     Status(status::StatusArgs),
+    /// Shows a cluster's figures in a terminal, again and again
+    Top(top::TopArgs),
     /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
     /// Has nodes get objects before anybody asks for them
@@ -75,6 +78,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Prefetch(args) => prefetch::run(&args),
         Command::Site(args) => site::run(args),

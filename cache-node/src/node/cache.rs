@@ -20,6 +20,7 @@ use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::current::Current;
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
+use crate::events;
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher, PREFETCH_QUEUE_MAX};
 use crate::membership::Role;
 use crate::membership::mode::{Shown, Sight};
@@ -96,7 +97,7 @@ pub(super) async fn run(
     let built = build(member, cache, &channels, &groups, running).await?;
     let Built { store, directory, fetcher, wishes, peer_service, figures, edge, drain, calls } =
         built;
-    let leaving = drain.wanted();
+    let (leaving, drained) = (drain.wanted(), drain.shown());
     let mode = watch_mode(&directory, ModeMetrics::new(&running.metrics)?, &groups.session);
     let shown_auto = auto.clone();
     running.set_status({
@@ -106,6 +107,8 @@ pub(super) async fn run(
             let mut document = base.clone().with_view(&view);
             document.applied_position = directory.fence_position();
             document.figures = Some(figures());
+            document.drain = Some(drained.borrow().clone());
+            document.events = events::recent();
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             shown_auto.iter().for_each(|auto| auto.show(&mut document, &view));
             document

@@ -8,6 +8,7 @@ use super::auto::Auto;
 use super::members::Members;
 use super::prefetch::Prefetcher;
 use super::purges::Purger;
+use super::swarm::Surveyor;
 use super::{sites, verify};
 use crate::admin::Control;
 use crate::config::ClusterSecret;
@@ -18,10 +19,11 @@ use crate::policy::site::Sites;
 use crate::tasks::Tasks;
 use crate::transfer::Peers;
 
-/// What answers those calls that change what is cached.
+/// What answers those calls that are about what is cached.
 pub(super) struct Calls {
     purger: Purger,
     prefetcher: Prefetcher,
+    surveyor: Surveyor,
 }
 
 impl Calls {
@@ -33,9 +35,15 @@ impl Calls {
     ) -> Self {
         let purger =
             Purger { directory: directory.clone(), sites: sites.clone(), secret: secret.clone() };
+        let surveyor = Surveyor {
+            directory: directory.clone(),
+            sites: sites.clone(),
+            secret: secret.clone(),
+            peers: peers.clone(),
+        };
         let jobs = Arc::default();
         let prefetcher = Prefetcher { directory, sites, secret, fetcher, peers, tasks, jobs };
-        Self { purger, prefetcher }
+        Self { purger, prefetcher, surveyor }
     }
 
     /// `control` with these calls, and with those about the cluster and its sites.
@@ -46,6 +54,7 @@ impl Calls {
         auto: Option<&Auto>,
     ) -> Control {
         let control = self.prefetcher.add_to(self.purger.add_to(control));
+        let control = self.surveyor.add_to(control);
         let control = match auto {
             None => control,
             Some(auto) => {

@@ -13,14 +13,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use http::Method;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shoal_proto::{NodeId, ObjectId, ObjectKey};
 use tokio::sync::watch;
 
 use super::auto::Auto;
 use crate::admin::tokens::{Target, Verb};
-use crate::admin::{Call, Control, ControlError};
+use crate::admin::{Call, Control, ControlError, DrainStatus};
 use crate::clock;
 use crate::directory::{Directory, OTHERS_OBJECTS_MAX, Others};
 use crate::fetch::{Fetcher, Given};
@@ -38,40 +37,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const PAUSE: Duration = Duration::from_secs(1);
 /// So long without an object more that is safe, and the drain counts as stalled.
 const STALLED_AFTER: Duration = Duration::from_secs(60);
-
-/// How far a node is; see docs/drain-json.md.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainStatus {
-    /// `serving`, `draining` or `drained`.
-    pub state: String,
-    /// Objects that are still to be looked at or given away.
-    pub objects_left: u64,
-    /// Objects that were given away since the drain began, and their body bytes.
-    pub handed_off: u64,
-    /// Their body bytes.
-    pub handed_off_bytes: u64,
-    /// Nothing has become safe for a minute.
-    pub stalled: bool,
-    /// What it waits for.
-    pub why: String,
-}
-
-impl DrainStatus {
-    fn new(state: &str, why: &str) -> Self {
-        Self {
-            state: state.to_owned(),
-            objects_left: 0,
-            handed_off: 0,
-            handed_off_bytes: 0,
-            stalled: false,
-            why: why.to_owned(),
-        }
-    }
-
-    fn serving() -> Self {
-        Self::new("serving", "this node was not asked to drain")
-    }
-}
 
 /// What draining needs of the node.
 pub(super) struct Parts {
@@ -100,6 +65,11 @@ impl Drain {
         let worker = Worker { parts, show, hand_off: HandOff::default(), begun, progress };
         tasks.spawn_until_stopped("drain", worker.run(asked));
         Self { wanted, shown }
+    }
+
+    /// How far it is.
+    pub(super) fn shown(&self) -> watch::Receiver<DrainStatus> {
+        self.shown.clone()
     }
 
     /// Follows whether the node is to leave.

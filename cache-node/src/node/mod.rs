@@ -7,6 +7,7 @@
 //! | `calls` | its control calls, together |
 //! | `prefetch` | the control calls that prefetch |
 //! | `purges` | the control call that purges |
+//! | `swarm` | the control call that shows who has which chunks |
 //! | `sites` | the sites that a node serves, and the calls that change them |
 //! | `verify` | the control call that compares the super-nodes' indexes |
 //! | `certificates` | takes in a new certificate |
@@ -35,10 +36,9 @@ mod purges;
 pub mod recovery;
 mod selection;
 mod sites;
+mod swarm;
 mod tier;
 mod verify;
-
-pub use drain::DrainStatus;
 
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};

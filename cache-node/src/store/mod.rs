@@ -61,6 +61,7 @@ mod written;
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -186,6 +187,12 @@ impl Store {
     /// significant first; no bits when all are. Never waits, and counts as no use.
     pub fn holding(&self, key: &ObjectKey) -> Option<(ObjectId, Option<Vec<u8>>)> {
         lock(&self.shared.table).get(key).map(|entry| (entry.object_id, entry.held()))
+    }
+
+    /// How many chunks the object stored under `key` has, and runs of those that are here. Never
+    /// waits, and counts as no use.
+    pub fn runs(&self, key: &ObjectKey) -> Option<(u32, Vec<Range<u32>>)> {
+        lock(&self.shared.table).get(key).map(|entry| (entry.chunks, entry.runs()))
     }
 
     /// Stores an object without any of its chunks: they come one by one, as somebody wants them

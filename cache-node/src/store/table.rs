@@ -8,7 +8,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::sync::{Arc, Weak};
 
 use shoal_proto::manifest::chunk_length;
@@ -122,6 +122,12 @@ impl Entry {
     /// A bit for each chunk that is here; none when all are.
     pub(super) fn held(&self) -> Option<Vec<u8>> {
         self.absent.as_ref().filter(|absent| absent.count() > 0).map(|absent| absent.held())
+    }
+
+    /// Runs of chunks that are here.
+    pub(super) fn runs(&self) -> Vec<Range<u32>> {
+        let all = 0..self.chunks;
+        self.absent.as_ref().map_or_else(|| vec![all], |absent| absent.runs(false))
     }
 
     /// What its chunks take that are here, where some may not be.

@@ -77,7 +77,7 @@ impl Teller {
     }
 }
 
-fn ranges(mut chunks: Vec<u32>) -> Vec<v1::ChunkRange> {
+pub(super) fn ranges(mut chunks: Vec<u32>) -> Vec<v1::ChunkRange> {
     chunks.sort_unstable();
     let mut ranges: Vec<v1::ChunkRange> = Vec::new();
     for chunk in chunks {

@@ -247,6 +247,16 @@ impl Peers {
         Ok(with_deadline(deadline, client.take_copy(request)).await?.taken)
     }
 
+    /// What the peer has of an object, and whom that came from.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn survey(&self, peer: &Member, key: ObjectKey) -> Result<v1::SurveyReply, RpcError> {
+        let request = v1::SurveyRequest { key: key.to_wire() };
+        let mut client = self.client(peer)?;
+        with_deadline(Duration::from_millis(RPC_DEADLINE_MS), client.survey(request)).await
+    }
+
     /// Has the peer get an object, and waits until it has it: the bytes that came, or why not.
     ///
     /// # Errors

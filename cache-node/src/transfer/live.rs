@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use shoal_proto::{ChunkHash, LeaseId, NodeId, ObjectHead, ObjectId};
 use tokio::sync::watch;
 
+use super::survey::Sources;
 use crate::store::{PartialObject, StoreError, StoredObject};
 
 /// How a growing object ended.
@@ -61,6 +62,7 @@ pub struct Live {
     /// Names this version of the object for as long as it has no id.
     growth: AtomicU64,
     mates: Mutex<BTreeSet<NodeId>>,
+    sources: Arc<Sources>,
     /// The chunk that the foremost reader waits for.
     reading: AtomicU32,
     tails: Mutex<BTreeMap<u64, Begun>>,
@@ -81,6 +83,7 @@ impl Live {
             object: OnceLock::new(),
             growth: AtomicU64::new(lease.map_or(0, |lease| lease.0)),
             mates: Mutex::default(),
+            sources: Arc::default(),
             reading: AtomicU32::new(0),
             tails: Mutex::default(),
             next_tail: AtomicU64::new(0),
@@ -92,6 +95,17 @@ impl Live {
     /// Status, headers, length where known.
     pub fn head(&self) -> &Arc<ObjectHead> {
         self.partial.head()
+    }
+
+    /// How many chunks it will have; `None` while its length is not known.
+    pub fn chunk_count(&self) -> Option<u32> {
+        let length = self.head().length?;
+        u32::try_from(length.div_ceil(u64::from(self.head().chunk_size))).ok()
+    }
+
+    /// Whom its chunks came from.
+    pub(super) fn sources(&self) -> &Arc<Sources> {
+        &self.sources
     }
 
     /// The lease under which it is filled; `None` for a pull or without a tier.
@@ -224,6 +238,7 @@ impl Live {
             }
             if hashes[at].replace(hash).is_none() {
                 self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+                self.sources.came();
             }
         }
         self.step();

@@ -28,6 +28,7 @@ mod sealed;
 mod server;
 mod slots;
 mod source;
+mod survey;
 pub mod swarm;
 
 pub use client::{Followed, Peers, Wanted};

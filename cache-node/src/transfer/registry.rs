@@ -14,6 +14,7 @@ use shoal_proto::{LeaseId, ObjectId, ObjectKey};
 use tokio::sync::watch;
 
 use super::live::Live;
+use super::survey::Remembered;
 
 /// Objects that grew here whose growths' names are kept: others may still pull by them.
 const GROWN_MAX: usize = 1_024;
@@ -35,6 +36,7 @@ pub struct Fills {
     by_key: Mutex<HashMap<ObjectKey, Vec<Known>>>,
     growing: Mutex<HashMap<ObjectKey, Weak<Live>>>,
     grown: Mutex<VecDeque<(ObjectKey, u64, ObjectId)>>,
+    pub(super) remembered: Remembered,
 }
 
 struct Known {
@@ -66,6 +68,7 @@ impl Fills {
 
     /// An object grows here, by a fill or a pull: others may have its chunks.
     pub fn grows(&self, live: &Arc<Live>) {
+        self.remembered.remember(live.head().key, live.sources().clone());
         let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
         growing.retain(|_, known| known.strong_count() > 0);
         growing.insert(live.head().key, Arc::downgrade(live));

@@ -22,6 +22,7 @@ use super::registry::Fills;
 use super::sealed::{Sealer, Source as CopySource};
 use super::slots::{Discipline, Leaving, Slots};
 use super::source::Source;
+use super::survey;
 use crate::metrics::TransferMetrics;
 use crate::rpc::MESSAGE_BYTES_MAX;
 use crate::store::{Store, StoredObject};
@@ -138,6 +139,11 @@ impl PeerService {
         let source = self.source((&request.key, &request.object_id, request.growth)).await?;
         let chunks = wanted_chunks(&request.ranges, source.chunk_count())?;
         Ok(Opened { source, chunks, upload: self.upload()? })
+    }
+
+    /// What is here of an object, and whom it came from.
+    pub(super) fn surveyed(&self, key: &ObjectKey) -> v1::SurveyReply {
+        survey::answer(&self.store, self.fills.growing(key), &self.fills.remembered, key)
     }
 
     /// Which chunks leave next.
@@ -313,6 +319,14 @@ impl Peer for PeerService {
             Err(failure) => (0, failure),
         };
         Ok(Response::new(v1::PrefetchReply { bytes, failure }))
+    }
+
+    async fn survey(
+        &self,
+        request: Request<v1::SurveyRequest>,
+    ) -> Result<Response<v1::SurveyReply>, Status> {
+        let key: ObjectKey = id_from("key", &request.into_inner().key)?;
+        Ok(Response::new(self.surveyed(&key)))
     }
 }
 

@@ -23,10 +23,7 @@ impl Source {
     pub(super) fn chunk_count(&self) -> Option<u32> {
         match self {
             Self::Stored(stored) => Some(stored.manifest().chunk_count()),
-            Self::Growing(live) => {
-                let length = live.head().length?;
-                u32::try_from(length.div_ceil(u64::from(live.head().chunk_size))).ok()
-            }
+            Self::Growing(live) => live.chunk_count(),
         }
     }
 

@@ -1,23 +1,17 @@
 //! `shoal status`: asks one member for its view, then every member for its own figures.
 
-mod report;
 mod show;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use clap::Args;
-use futures::StreamExt;
-use http::StatusCode;
-
-pub use report::{MemberReport, Report, Totals};
 
 use super::exit::Failure;
 use super::{control, on_small_runtime, print};
-use crate::admin::{StatusDocument, client};
-
-/// Members asked at a time.
-const ASKED_AT_ONCE_MAX: usize = 32;
+use crate::admin::Report;
+use crate::admin::gather::{ask, ask_members};
+use crate::clock;
 
 /// `shoal status`'s flags.
 #[derive(Debug, Args)]
@@ -28,24 +22,63 @@ pub(super) struct StatusArgs {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Print again and again, every so often; with --json, one document a line
+    #[arg(long, value_name = "DURATION", num_args = 0..=1, default_missing_value = "2s",
+          value_parser = control::timeout)]
+    watch: Option<Duration>,
     /// How long to wait for each member
     #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = control::timeout)]
     timeout: Duration,
 }
 
-/// Asks and prints.
+/// Asks and prints, once or again and again.
 pub(super) fn run(args: &StatusArgs) -> Result<(), Failure> {
     let address = control::address(&args.admin)?;
-    let report = on_small_runtime(async {
-        let first = ask(&address, args.timeout).await.map_err(|why| unreachable(&address, &why))?;
-        let others = ask_members(&first, args.timeout).await;
-        Ok(Report::new(&first, &others))
-    })?;
+    let report = gather(&address, args.timeout)?.map_err(|why| unreachable(&address, &why))?;
+    print(&written(args, &report)?)?;
+    let Some(every) = args.watch else { return Ok(()) };
+    on_small_runtime(async {
+        loop {
+            tokio::time::sleep(every).await;
+            let text = match look(&address, args.timeout).await {
+                Ok(report) => written(args, &report)?,
+                Err(why) => {
+                    let _ = writeln!(io::stderr(), "no status from http://{address}: {why}");
+                    continue;
+                }
+            };
+            let again = if args.json { text } else { format!("{}{text}", between()) };
+            let mut out = io::stdout().lock();
+            match out.write_all(again.as_bytes()).and_then(|()| out.flush()) {
+                // Whoever reads us has seen enough.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                shown => shown.map_err(Failure::run)?,
+            }
+        }
+    })
+}
+
+/// What all members say now, or why the member at `address` says nothing.
+pub(super) fn gather(address: &str, deadline: Duration) -> Result<Result<Report, String>, Failure> {
+    on_small_runtime(async { Ok(look(address, deadline).await) })
+}
+
+async fn look(address: &str, deadline: Duration) -> Result<Report, String> {
+    let first = ask(address, deadline).await?;
+    let answers = ask_members(&first, deadline).await;
+    Ok(Report::new(&first, &answers, clock::unix_ms()))
+}
+
+fn written(args: &StatusArgs, report: &Report) -> Result<String, Failure> {
     if args.json {
-        let json = serde_json::to_string(&report).map_err(Failure::run)?;
-        return print(&format!("{json}\n"));
+        return Ok(format!("{}\n", serde_json::to_string(report).map_err(Failure::run)?));
     }
-    print(&show::text(&report, io::stdout().is_terminal()))
+    Ok(show::text(report, io::stdout().is_terminal()))
+}
+
+/// Before the next report: a terminal is cleared, a file gets an empty line.
+fn between() -> &'static str {
+    if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "\n" }
 }
 
 fn unreachable(address: &str, why: &str) -> Failure {
@@ -54,34 +87,6 @@ fn unreachable(address: &str, why: &str) -> Failure {
          Give the admin address of a running member with --admin or SHOAL_ADMIN;\n\
          `shoal up` prints its members' (http://127.0.0.1:18180 is its node-0's by default)."
     ))
-}
-
-async fn ask(address: &str, deadline: Duration) -> Result<StatusDocument, String> {
-    let (code, body) =
-        client::get(address, "/status", deadline).await.map_err(|error| error.to_string())?;
-    if code != StatusCode::OK {
-        return Err(format!("it answers {code}; is that an admin listener of Shoal's?"));
-    }
-    serde_json::from_slice(&body).map_err(|error| format!("its answer is no status: {error}"))
-}
-
-/// What the members of the view say of themselves, those that answer.
-async fn ask_members(first: &StatusDocument, deadline: Duration) -> Vec<StatusDocument> {
-    let others = first.members.iter().filter(|member| member.node_id != first.node_id);
-    let asked = others.filter(|member| !member.admin_address.is_empty()).map(|member| async {
-        let answer = ask(&member.admin_address, deadline).await.ok()?;
-        // Another member, or another cluster, may have taken the address since.
-        let itself = answer.node_id == member.node_id && answer.cluster_id == first.cluster_id;
-        itself.then_some(answer)
-    });
-    let asked: Vec<_> = asked.collect();
-    let mut answers: Vec<StatusDocument> = futures::stream::iter(asked)
-        .buffer_unordered(ASKED_AT_ONCE_MAX)
-        .filter_map(std::future::ready)
-        .collect()
-        .await;
-    answers.push(first.clone());
-    answers
 }
 
 #[cfg(test)]
@@ -93,6 +98,7 @@ mod tests {
         let args = StatusArgs {
             admin: "127.0.0.1:1".into(),
             json: false,
+            watch: None,
             timeout: Duration::from_secs(5),
         };
         let refused = run(&args).unwrap_err();

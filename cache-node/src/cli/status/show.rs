@@ -2,8 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::report::{MemberReport, Report};
-use crate::admin::{SelectionChange, SelectionStatus};
+use crate::admin::{Report, SelectionChange, SelectionStatus};
 use crate::text::table::{Align, Table};
 use crate::text::units::format_size;
 
@@ -50,8 +49,8 @@ fn members(report: &Report) -> Table {
         table.row(vec![
             member.name.clone(),
             if member.auto { "auto".to_owned() } else { member.role.clone() },
-            state(member).to_owned(),
-            tier(member, report).to_owned(),
+            member.standing().to_owned(),
+            member.tier(report).to_owned(),
             member.applied_position.map_or_else(dash, |position| position.to_string()),
             or_dash(&member.cluster_address),
             or_dash(&member.edge_address),
@@ -77,26 +76,6 @@ fn selecting(selection: &SelectionStatus) -> String {
         (None, None) => String::new(),
     };
     format!("{line}\nlast change {kind} {who}, {}: {reason}", date(*at_ms))
-}
-
-fn state(member: &MemberReport) -> &'static str {
-    match (member.state == "up", member.reachable) {
-        (true, true) if member.draining => "draining",
-        (true, true) => "up",
-        (true, false) => "silent",
-        (false, true) => "joining",
-        (false, false) => "down",
-    }
-}
-
-fn tier(member: &MemberReport, report: &Report) -> &'static str {
-    match (report.leader.as_ref() == Some(&member.name), member.voter) {
-        (true, _) => "leader",
-        (false, true) => "voter",
-        (false, false) if member.role == "super" => "learner",
-        (false, false) if member.auto => "standby",
-        (false, false) => "-",
-    }
 }
 
 fn nodes(report: &Report) -> Table {
@@ -150,7 +129,7 @@ fn totals(report: &Report) -> String {
 fn coloured(plain: &str, report: &Report) -> String {
     let not_up = |line: &str| {
         report.members.iter().any(|member| {
-            state(member) != "up" && line.split(' ').next() == Some(member.name.as_str())
+            member.standing() != "up" && line.split(' ').next() == Some(member.name.as_str())
         })
     };
     let lines = plain.lines().map(|line| match line {
@@ -179,9 +158,9 @@ fn dash() -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::sample;
     use super::*;
     use crate::admin::CandidateStatus;
+    use crate::admin::report::tests::sample;
 
     const EXPECTED: &str = "\
 cluster c, leader super-1, term 2, applied position 42

@@ -429,4 +429,8 @@ impl v1::peer_server::Peer for Filler {
     async fn prefetch(&self, _: tonic::Request<v1::PrefetchRequest>) -> Answer<v1::PrefetchReply> {
         not_here().await
     }
+
+    async fn survey(&self, _: tonic::Request<v1::SurveyRequest>) -> Answer<v1::SurveyReply> {
+        not_here().await
+    }
 }

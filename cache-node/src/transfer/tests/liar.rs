@@ -127,6 +127,13 @@ impl Peer for Liar {
         Ok(Response::new(v1::TakeCopyReply { taken: false }))
     }
 
+    async fn survey(
+        &self,
+        _: Request<v1::SurveyRequest>,
+    ) -> Result<Response<v1::SurveyReply>, Status> {
+        Err(Status::unimplemented("survey"))
+    }
+
     async fn prefetch(
         &self,
         _: Request<v1::PrefetchRequest>,

@@ -3,11 +3,19 @@
 
 use serde::Serialize;
 
-use crate::admin::{Figures, Hits, MemberStatus, ModeStatus, SelectionStatus, StatusDocument};
+use super::status::{
+    DrainStatus, Figures, Hits, MemberStatus, ModeStatus, SelectionStatus, StatusDocument,
+};
+use crate::events::Happened;
+
+/// Events of all members together.
+const EVENTS_MAX: usize = 50;
 
 /// A cluster's status.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// When it was put together, in Unix milliseconds.
+    pub at_ms: u64,
     /// The cluster.
     pub cluster_id: String,
     /// The name of the tier's leader, where known.
@@ -24,6 +32,8 @@ pub struct Report {
     pub members: Vec<MemberReport>,
     /// All nodes that answered, together.
     pub totals: Totals,
+    /// What happened last on those that answered, the newest first.
+    pub events: Vec<MemberEvent>,
 }
 
 /// One member.
@@ -77,6 +87,18 @@ pub struct MemberReport {
     pub peer_bytes_out: Option<u64>,
     /// The last position of the index that it has applied.
     pub applied_position: Option<u64>,
+    /// How far it is with leaving; null for super-nodes and for who did not answer.
+    pub drain: Option<DrainStatus>,
+}
+
+/// What happened last, on which member.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct MemberEvent {
+    /// The member's name.
+    pub member: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub happened: Happened,
 }
 
 /// All nodes that answered, together.
@@ -96,8 +118,8 @@ pub struct Totals {
 }
 
 impl Report {
-    /// Puts together the view of `first` and what all of `answers` say of themselves.
-    pub fn new(first: &StatusDocument, answers: &[StatusDocument]) -> Self {
+    /// Puts together the view of `first` and what all of `answers` say of themselves, at `at_ms`.
+    pub fn new(first: &StatusDocument, answers: &[StatusDocument], at_ms: u64) -> Self {
         let answer_of =
             |member: &MemberStatus| answers.iter().find(|answer| answer.node_id == member.node_id);
         // Whoever knows of the latest term knows the leader best.
@@ -123,6 +145,7 @@ impl Report {
                 .cmp(&(left.role.as_str(), name_order(&right.name)))
         });
         Self {
+            at_ms,
             cluster_id: first.cluster_id.clone(),
             leader: latest.leader.clone(),
             term: latest.term,
@@ -131,8 +154,24 @@ impl Report {
             selection,
             members,
             totals: Totals::of(figures),
+            events: events(answers),
         }
     }
+}
+
+/// The newest of all, the newest first.
+fn events(answers: &[StatusDocument]) -> Vec<MemberEvent> {
+    let all = answers.iter().flat_map(|answer| {
+        let of = |happened: &Happened| MemberEvent {
+            member: answer.name.clone(),
+            happened: happened.clone(),
+        };
+        answer.events.iter().map(of)
+    });
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|a, b| b.happened.at_ms.cmp(&a.happened.at_ms));
+    all.truncate(EVENTS_MAX);
+    all
 }
 
 /// Names in the order that people count: node-2 before node-10.
@@ -142,6 +181,28 @@ fn name_order(name: &str) -> (&str, u64, &str) {
 }
 
 impl MemberReport {
+    /// How it stands, in a word.
+    pub fn standing(&self) -> &'static str {
+        match (self.state == "up", self.reachable) {
+            (true, true) if self.draining => "draining",
+            (true, true) => "up",
+            (true, false) => "silent",
+            (false, true) => "joining",
+            (false, false) => "down",
+        }
+    }
+
+    /// What it is to the tier, in a word.
+    pub fn tier(&self, report: &Report) -> &'static str {
+        match (report.leader.as_ref() == Some(&self.name), self.voter) {
+            (true, _) => "leader",
+            (false, true) => "voter",
+            (false, false) if self.role == "super" => "learner",
+            (false, false) if self.auto => "standby",
+            (false, false) => "-",
+        }
+    }
+
     fn new(member: &MemberStatus, answer: Option<&StatusDocument>) -> Self {
         let MemberStatus {
             name,
@@ -183,6 +244,7 @@ impl MemberReport {
             peer_bytes_in: figures.map(|of| of.peer_bytes_in),
             peer_bytes_out: figures.map(|of| of.peer_bytes_out),
             applied_position: answer.map(|answer| answer.applied_position),
+            drain: answer.and_then(|answer| answer.drain.clone()),
         }
     }
 }
@@ -211,7 +273,7 @@ fn offload_percent(response_bytes: u64, origin_bytes: u64) -> Option<f64> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     fn member(name: &str, role: &str, voter: bool) -> MemberStatus {
@@ -265,14 +327,14 @@ pub(super) mod tests {
     }
 
     /// Two nodes, one of them silent, and two super-nodes, one of them behind.
-    pub(in crate::cli::status) fn sample() -> Report {
+    pub(crate) fn sample() -> Report {
         let first = answer("node-2", "node", 1, Some("super-0"));
         let answers = [
             first.clone(),
             answer("super-0", "super", 1, Some("super-0")),
             answer("super-1", "super", 2, Some("super-1")),
         ];
-        Report::new(&first, &answers)
+        Report::new(&first, &answers, 5)
     }
 
     #[test]
@@ -307,6 +369,17 @@ pub(super) mod tests {
         assert_eq!(of("super-0")["mode"], "super-node");
         assert!(of("node-10")["mode"].is_null());
         assert_eq!(json["totals"]["hits"]["memory"], 5);
+    }
+
+    #[test]
+    fn events_of_all_come_newest_first() {
+        let at = |at_ms: u64| Happened { at_ms, text: at_ms.to_string(), ..Happened::default() };
+        let first = StatusDocument { events: vec![at(1), at(4)], ..answer("a", "node", 1, None) };
+        let other = StatusDocument { events: vec![at(2), at(3)], ..answer("b", "node", 1, None) };
+        let report = Report::new(&first, &[first.clone(), other], 5);
+        let told: Vec<_> =
+            report.events.iter().map(|of| (of.member.as_str(), of.happened.at_ms)).collect();
+        assert_eq!(told, [("a", 4), ("b", 3), ("b", 2), ("a", 1)]);
     }
 
     #[test]
