@@ -29,6 +29,8 @@ need curl curl
 need ip iproute2
 need jq jq
 need nginx nginx-light
+# The status page is looked at in a real browser. Ubuntu has it as a snap only.
+! grep -qs '^ID=debian' /etc/os-release || need chromedriver chromium-driver
 has_libclang || packages+=(libclang-dev)
 if [ "${1:-}" = charts ]; then
     need promtool prometheus

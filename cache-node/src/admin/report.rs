@@ -169,7 +169,7 @@ fn events(answers: &[StatusDocument]) -> Vec<MemberEvent> {
         answer.events.iter().map(of)
     });
     let mut all: Vec<_> = all.collect();
-    all.sort_by(|a, b| b.happened.at_ms.cmp(&a.happened.at_ms));
+    all.sort_by_key(|event| std::cmp::Reverse(event.happened.at_ms));
     all.truncate(EVENTS_MAX);
     all
 }

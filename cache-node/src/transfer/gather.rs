@@ -390,7 +390,7 @@ impl<'a> Run<'a> {
         }
         metrics.bytes_in.inc_by(data.len() as u64);
         self.live.put_chunk(index, data, hash).await?;
-        self.live.sources().from_peer(peer);
+        self.live.sources().given_by(peer);
         self.on(Event::Good { request, chunk: index });
         Ok(())
     }

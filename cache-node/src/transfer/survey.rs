@@ -35,7 +35,7 @@ impl Sources {
     }
 
     /// One of those came from `peer`; the others are the origin's.
-    pub(super) fn from_peer(&self, peer: NodeId) {
+    pub(super) fn given_by(&self, peer: NodeId) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.by_peer.entry(peer).or_default() += 1;
     }
@@ -107,7 +107,7 @@ mod tests {
         for chunk in 0..5 {
             sources.came();
             if chunk % 2 == 0 {
-                sources.from_peer(NodeId(7));
+                sources.given_by(NodeId(7));
             }
         }
         let (peers, origin) = sources.told();

@@ -18,6 +18,7 @@ mod faults;
 mod membership;
 mod nginx;
 mod origins;
+mod page;
 mod privacy;
 mod purges;
 mod ranges;

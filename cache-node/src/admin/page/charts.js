@@ -4,7 +4,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 640;
 const HEIGHT = 190;
-const LEFT = 64;
+const LEFT = 76;
 const BOTTOM = 18;
 
 /** An SVG element with attributes and, where given, text. */
@@ -12,6 +12,12 @@ export function shape(name, attributes, text) {
   const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+/** Sets properties of style one by one: the page's policy allows no style attributes. */
+export function paint(element, style) {
+  for (const [key, value] of Object.entries(style)) element.style.setProperty(key, value);
   return element;
 }
 
@@ -73,8 +79,7 @@ export function chart(place, times, series, { stacked, format, base }) {
   const legend = tag("ul", "legend");
   for (const [at, one] of series.entries()) {
     const item = tag("li", "", latest[at]);
-    item.style.setProperty("--mark", `var(${one.colour})`);
-    legend.append(item);
+    legend.append(paint(item, { "--mark": `var(${one.colour})` }));
   }
   place.replaceChildren(svg, legend);
 }
@@ -85,8 +90,8 @@ function draw(svg, series, { stacked, x, y, count }) {
     const upper = values.map((value, at) => (stacked ? floor[at] + value : value));
     const path = upper.map((value, at) => `${at ? "L" : "M"}${x(at).toFixed(1)} ${y(value).toFixed(1)}`);
     const style = stacked
-      ? `fill: var(${colour}); fill-opacity: .75; stroke: none`
-      : `fill: none; stroke: var(${colour}); stroke-width: 2`;
+      ? { fill: `var(${colour})`, "fill-opacity": 0.75 }
+      : { fill: "none", stroke: `var(${colour})`, "stroke-width": 2 };
     if (stacked) {
       for (let at = count - 1; at >= 0; at -= 1) {
         path.push(`L${x(at).toFixed(1)} ${y(floor[at]).toFixed(1)}`);
@@ -95,7 +100,6 @@ function draw(svg, series, { stacked, x, y, count }) {
       path.push("Z");
     }
     const line = shape("path", { d: path.join(""), "vector-effect": "non-scaling-stroke" });
-    line.setAttribute("style", style);
-    svg.append(line);
+    svg.append(paint(line, style));
   }
 }

@@ -134,7 +134,8 @@ function row(member, report, now) {
   const own = now?.members.get(member.node_id);
   const serves = member.hits != null && own;
   const number = (text) => tag("td", "number", serves ? text() : "–");
-  const behind = member.applied_position == null ? "–"
+  // A node's position is that of its newest fence, and says nothing of how far it is behind.
+  const behind = member.applied_position == null || member.role !== "super" ? "–"
     : Math.max(0, report.applied_position - member.applied_position).toLocaleString("en");
   return tag("tr", "", head, tag("td", kind, word), tag("td", "", standing(member, report)),
     tag("td", "", member.zone || "–"), tag("td", "", member.version),

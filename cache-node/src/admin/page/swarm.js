@@ -1,6 +1,6 @@
 // The swarm of one object: who has which chunks, and from whom they came.
 
-import { shape, tag } from "./charts.js";
+import { paint, shape, tag } from "./charts.js";
 
 const ASK_EVERY_MS = 1000;
 const STRIP = 1000;
@@ -39,6 +39,7 @@ export async function swarm(url, token, state, place) {
 const held = (member) => member.has.reduce((count, range) => count + range.count, 0);
 
 function draw(told, state, place) {
+  told.members.sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const part = told.members.filter((member) => held(member) > 0 || member.growing);
   const whole = part.filter((member) => told.chunks && held(member) === told.chunks).length;
   const size = told.chunks ? `${told.chunks} chunks` : "length not known yet";
@@ -63,8 +64,7 @@ function strips(told, part) {
       const cell = shape("rect", {
         x: (STRIP * range.first) / known, y: 0, width: (STRIP * range.count) / known, height: 10,
       });
-      cell.setAttribute("style", `fill: var(${member.growing ? "--peer" : "--memory"})`);
-      svg.append(cell);
+      svg.append(paint(cell, { fill: `var(${member.growing ? "--peer" : "--memory"})` }));
     }
     grid.append(tag("span", "", member.name), svg,
       tag("span", "soft", `${count}${member.growing ? ", growing" : ""}`));
@@ -95,14 +95,14 @@ function graph(part) {
     const line = shape("path", { d: `M${x1} ${y1} ${bend} ${x2} ${y2}` });
     const colour = link.from === "origin" ? "--origin" : "--peer";
     const width = 1 + (6 * link.chunks) / most;
-    line.setAttribute("style", `fill: none; stroke: var(${colour}); stroke-width: ${width}; stroke-opacity: .6`);
     line.append(shape("title", {}, `${link.from} → ${link.to}: ${link.chunks} chunks`));
-    svg.append(line);
+    const style = { fill: "none", stroke: `var(${colour})`, "stroke-width": width, "stroke-opacity": 0.6 };
+    svg.append(paint(line, style));
   }
   for (const name of names) {
     const [x, y] = place(name, middle - 60);
     const dot = shape("circle", { cx: x, cy: y, r: 6 });
-    dot.setAttribute("style", `fill: var(${name === "origin" ? "--origin" : "--memory"})`);
+    paint(dot, { fill: `var(${name === "origin" ? "--origin" : "--memory"})` });
     const [tx, ty] = place(name, middle - 30);
     svg.append(dot, shape("text", { x: tx, y: ty + 4, "text-anchor": "middle" }, name));
   }

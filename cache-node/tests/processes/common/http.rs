@@ -65,8 +65,18 @@ impl Client {
         target: &str,
         headers: &[(&str, &str)],
     ) -> io::Result<Reply> {
+        self.send((method, target), headers, "")
+    }
+
+    /// The same with a body.
+    pub(crate) fn send(
+        &mut self,
+        (method, target): (&str, &str),
+        headers: &[(&str, &str)],
+        text: &str,
+    ) -> io::Result<Reply> {
         let mut body = Vec::new();
-        let head = self.stream(method, target, headers, &mut |piece| {
+        let head = self.exchange((method, target), headers, text, &mut |piece| {
             body.extend_from_slice(piece);
             Ok(())
         })?;
@@ -81,11 +91,25 @@ impl Client {
         headers: &[(&str, &str)],
         sink: &mut Sink<'_>,
     ) -> io::Result<Head> {
+        self.exchange((method, target), headers, "", sink)
+    }
+
+    fn exchange(
+        &mut self,
+        (method, target): (&str, &str),
+        headers: &[(&str, &str)],
+        sent: &str,
+        sink: &mut Sink<'_>,
+    ) -> io::Result<Head> {
         let mut text = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n", self.host);
         for (name, value) in headers {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
+        if !sent.is_empty() {
+            text.push_str(&format!("Content-Length: {}\r\n", sent.len()));
+        }
         text.push_str("\r\n");
+        text.push_str(sent);
         let kept = self.connection.take();
         // A server may close a connection that it was not using; a new one is asked once.
         let answered = match kept {

@@ -1,5 +1,6 @@
 //! What all process tests share. Every process is stopped when its guard goes out of scope.
 
+mod browser;
 mod cluster;
 mod http;
 mod origin;
@@ -11,6 +12,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub(crate) use browser::Browser;
 pub(crate) use cluster::{Cluster, Setup};
 pub(crate) use http::{Client, Head, Reply};
 pub(crate) use origin::Origin;
