@@ -15,6 +15,7 @@ mod crowds;
 mod damage;
 mod drains;
 mod faults;
+mod guide;
 mod membership;
 mod nginx;
 mod origins;
