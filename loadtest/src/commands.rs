@@ -15,22 +15,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     audit::{CountsAround, Evidence, Findings},
+    clock::Clock,
     driver::{
         self, DriveError, Outcome, Signals,
         uploads::{self, Uploads},
     },
     index::{self, IndexError},
     origin::{Origin, OriginError},
+    play::{Stage, StageError},
     policy::{self, PolicyError},
     report::{
         Report, html, index as index_report, policy as policy_report, swarm as swarm_report, table,
         transfer::TransferReport,
     },
     scenario::{
-        Command, IndexScenario, OriginScenario, PolicyScenario, Scenario, SwarmScenario,
-        TransferScenario, UsageError,
+        Command, IndexScenario, OriginScenario, PlayScenario, PolicyScenario, Scenario,
+        SwarmScenario, TransferScenario, UsageError,
         cli::{OriginArgs, RunArgs},
         index::IndexArgs,
+        play::{PlayArgs, PlayError, SHIPPED},
         policy::PolicyArgs,
         run::JsonTarget,
         swarm::SwarmArgs,
@@ -72,6 +75,20 @@ pub enum CommandError {
     /// The transfer failed.
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    /// The scenario makes no sense.
+    #[error(transparent)]
+    Play(#[from] PlayError),
+    /// The scenario's cluster.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// There is no such scenario.
+    #[error("{path}: {source}; give a file, or a name that `shoal-loadtest play --list` shows")]
+    Scenario {
+        /// What was given.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// A report could not be written.
     #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
     Write {
@@ -93,7 +110,7 @@ pub enum CommandError {
 impl CommandError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => EXIT_USAGE,
+            Self::Usage(_) | Self::Play(_) | Self::Scenario { .. } => EXIT_USAGE,
             _ => EXIT_FAILED,
         }
     }
@@ -104,6 +121,7 @@ pub async fn execute(command: Command) -> ExitCode {
     let result = match command {
         Command::Origin(args) => origin(&args).await,
         Command::Run(args) => run(*args).await,
+        Command::Play(args) => play_out(args).await,
         Command::Index(args) => bench(*args).await,
         Command::Policy(args) => replay(args),
         Command::Swarm(args) => bench_swarm(*args).await,
@@ -145,19 +163,33 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
     }
     let watch = Group::new();
     let signals = follow_signals(&watch)?;
-    let sent_before = uploads::read(&scenario.admins).await;
-    let outcome = driver::drive(&scenario, &signals).await?;
-    let sent_after = uploads::read(&scenario.admins).await;
+    let report = load(&scenario, &signals).await?;
     watch.abort();
+    tell(&report, files, scenario.json.as_ref())
+}
+
+/// Loads the edges and judges what came of it.
+async fn load(scenario: &Scenario, signals: &Signals) -> Result<Report, CommandError> {
+    let sent_before = uploads::read(&scenario.admins).await;
+    let outcome = driver::drive(scenario, signals).await?;
+    let sent_after = uploads::read(&scenario.admins).await;
     let findings = Findings::new(&evidence(&outcome), &scenario.limits);
-    let mut report = Report::new(&scenario, &outcome, findings);
+    let mut report = Report::new(scenario, &outcome, findings);
     let sent = sent_before.zip(sent_after).filter(|(before, _)| !before.is_empty());
     report.uploads = sent.map(|(before, after)| Uploads::between(&before, &after));
+    Ok(report)
+}
+
+fn tell(
+    report: &Report,
+    files: Vec<(&'static str, PathBuf)>,
+    json: Option<&JsonTarget>,
+) -> Result<ExitCode, CommandError> {
     for (flag, path) in files {
-        let text = if flag == "html" { html::page(&report) } else { report.json()? };
+        let text = if flag == "html" { html::page(report) } else { report.json()? };
         std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
     }
-    match scenario.json {
+    match json {
         Some(JsonTarget::Stdout) => {
             print(&report.json()?)?;
             // The table says it by itself.
@@ -165,9 +197,70 @@ async fn run(args: RunArgs) -> Result<ExitCode, CommandError> {
                 drop(writeln!(stderr(), "{}", table::verdict(check)));
             }
         }
-        _ => print(&table::table(&report))?,
+        _ => print(&table::table(report))?,
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) })
+}
+
+async fn play_out(args: PlayArgs) -> Result<ExitCode, CommandError> {
+    let Some(wanted) = args.scenario.as_ref().filter(|_| !args.list) else {
+        let lines = SHIPPED.iter().filter_map(|(name, text)| {
+            let scenario = PlayScenario::read(name, text, &[]).ok()?;
+            Some(format!("{name:<16}{}\n", scenario.about))
+        });
+        print(&lines.collect::<String>())?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let text = match SHIPPED.iter().find(|(name, _)| name == wanted) {
+        Some((_, text)) => (*text).to_owned(),
+        None => std::fs::read_to_string(wanted)
+            .map_err(|source| CommandError::Scenario { path: wanted.into(), source })?,
+    };
+    let scenario = PlayScenario::read(wanted, &text, &args.set)?;
+    let json = args.json.map(|file| file.map_or(JsonTarget::Stdout, JsonTarget::File));
+    let files = files(json.as_ref(), args.html.as_ref());
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    let folder = tempfile::tempdir()?;
+    drop(writeln!(stderr(), "{}: {}; starting the cluster", scenario.name, scenario.about));
+    let mut stage = tokio::select! {
+        stage = Stage::set(&scenario, args.shoal.as_deref(), folder.path()) => stage?,
+        () = signals.stop.cancelled() => return Ok(ExitCode::from(EXIT_FAILED)),
+    };
+    let played = on_stage(&scenario, &mut stage, &signals).await;
+    stage.end().await?;
+    watch.abort();
+    tell(&played?, files, json.as_ref())
+}
+
+/// The load and the faults, side by side.
+async fn on_stage(
+    scenario: &PlayScenario,
+    stage: &mut Stage,
+    signals: &Signals,
+) -> Result<Report, CommandError> {
+    let wrong = |reason| PlayError::Load { file: scenario.name.clone(), reason };
+    let mut wanted = scenario.load(stage.edges_file(), stage.origin()).map_err(wrong)?;
+    if scenario.faults.is_empty() {
+        wanted.admins = stage.admins().filter_map(|admin| admin.parse().ok()).collect();
+    }
+    let over = CancellationToken::new();
+    let loading = async {
+        let report = load(&wanted, signals).await;
+        over.cancel();
+        report
+    };
+    let clock = Clock::start();
+    let (report, marks) =
+        tokio::join!(loading, stage.break_it(&scenario.faults, clock, over.clone()));
+    let mut report = report?;
+    // A fault that could not be carried out leaves the question open that the scenario asks.
+    report.ok &= marks.iter().all(|mark| mark.done);
+    report.marks = marks;
+    Ok(report)
 }
 
 async fn bench(args: IndexArgs) -> Result<ExitCode, CommandError> {

@@ -34,6 +34,7 @@ pub mod etcd;
 pub mod index;
 pub mod origin;
 pub mod percent;
+pub mod play;
 pub mod policy;
 pub mod process;
 pub mod report;

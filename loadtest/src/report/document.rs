@@ -6,6 +6,7 @@ use crate::{
     audit::{Check, Findings, OriginUse},
     clock,
     driver::{Outcome, uploads::Uploads},
+    play::Mark,
     sample::{FailureKind, Latency, Recorder, Times, timeline::Second},
     scenario::{Scenario, cli::Spacing, run::EdgeSource, sizes::SizeClass},
 };
@@ -65,6 +66,8 @@ pub struct Report {
     pub thresholds: Vec<Check>,
     /// By second of the run.
     pub timeline: Vec<Second>,
+    /// What was done to the cluster meanwhile; none when it was left alone.
+    pub marks: Vec<Mark>,
 }
 
 /// The scenario, as far as it shapes the result.
@@ -253,6 +256,7 @@ impl Report {
             uploads: None,
             thresholds: checks,
             timeline: recorder.timeline.seconds().to_vec(),
+            marks: Vec::new(),
         }
     }
 

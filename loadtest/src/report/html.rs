@@ -25,6 +25,7 @@ pub fn page(report: &Report) -> String {
     html.push_str(&svg::latency_curve(report));
     html.push_str("<h2>Over time</h2>");
     html.push_str(&svg::timeline(report));
+    marks(&mut html, report);
     thresholds(&mut html, report);
     cache_statuses(&mut html, report);
     edges(&mut html, report);
@@ -100,6 +101,18 @@ fn thresholds(html: &mut String, report: &Report) {
             escape(&worst.path)
         );
     }
+}
+
+fn marks(html: &mut String, report: &Report) {
+    let rows = report.marks.iter().zip(1..).map(|(mark, number)| {
+        let done = if mark.done { "" } else { "not done: " };
+        vec![
+            number.to_string(),
+            format!("{:.1} s", mark.at_ms as f64 / 1e3),
+            format!("{done}{}", mark.what),
+        ]
+    });
+    rows_of(html, "What was done meanwhile", &["", "at", "what"], rows);
 }
 
 fn cache_statuses(html: &mut String, report: &Report) {

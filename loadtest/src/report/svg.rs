@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::document::{CurvePoint, Report};
+use super::html::escape;
 use crate::{
     sample::timeline::Second,
     units::{show_bytes, show_us},
@@ -125,6 +126,11 @@ pub fn timeline(report: &Report) -> String {
         bars(&mut svg, class, values, (base, peak));
         top += PANEL_HEIGHT + PANEL_GAP;
     }
+    for (number, done) in report.marks.iter().enumerate() {
+        let ends = (0.0, seconds);
+        let x = place(done.at_ms as f64 / 1e3, ends, LEFT, WIDTH - RIGHT);
+        fault(&mut svg, x, (TOP, height - 14.0), (number + 1, &done.what));
+    }
     label(&mut svg, LEFT, height - 4.0, "start", "0 s");
     label(&mut svg, WIDTH - RIGHT, height - 4.0, "end", &format!("{seconds:.0} s"));
     svg + "</svg>"
@@ -176,6 +182,17 @@ fn rule(svg: &mut String, from: (f64, f64), to: (f64, f64)) {
         svg,
         "<line class=\"rule\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
     );
+}
+
+/// A numbered line across all panels.
+fn fault(svg: &mut String, x: f64, (top, bottom): (f64, f64), (number, what): (usize, &str)) {
+    let _ = write!(
+        svg,
+        "<g><title>{}</title><line class=\"fault\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" \
+         y2=\"{bottom:.1}\"/></g>",
+        escape(what)
+    );
+    label(svg, x + 4.0, top + 8.0, "start", &number.to_string());
 }
 
 fn label(svg: &mut String, x: f64, y: f64, anchor: &str, text: &str) {

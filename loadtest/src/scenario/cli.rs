@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{
     EdgeUrl, SizeMix,
     index::IndexArgs,
+    play::PlayArgs,
     policy::PolicyArgs,
     run,
     swarm::SwarmArgs,
@@ -21,6 +22,7 @@ Examples:
   shoal-loadtest run --edge http://127.0.0.1:8080 --origin http://127.0.0.1:9000
   shoal-loadtest run --edges http://127.0.0.1:8080,http://127.0.0.1:8081 \\
       --duration 2m --rate 500 --origin http://127.0.0.1:9000 --html report.html
+  shoal-loadtest play cdn-offload --html report.html
   shoal-loadtest index --against etcd --json index.json
   shoal-loadtest policy --trace trace.csv.gz --capacity 1GiB
   shoal-loadtest swarm --nodes 16 --size 256MiB --rate 100Mbit
@@ -44,6 +46,8 @@ pub enum Command {
     Origin(OriginArgs),
     /// Send requests to edges at a fixed rate, verify every byte, and judge the result.
     Run(Box<RunArgs>),
+    /// Start a cluster, load it, break it, and judge the result, as a scenario says.
+    Play(PlayArgs),
     /// Measure the index of a tier of super-nodes, alone or beside etcd.
     Index(Box<IndexArgs>),
     /// Replay a trace through the policy that nodes evict by, and count what it misses.

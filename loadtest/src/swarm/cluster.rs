@@ -102,8 +102,9 @@ impl Cluster {
             folder: folder.to_owned(),
             super_nodes: scenario.super_nodes,
             nodes: scenario.nodes,
-            origin: format!("http://{origin_address}:{ORIGIN_PORT}"),
+            origin: Some(format!("http://{origin_address}:{ORIGIN_PORT}")),
             insecure: scenario.insecure,
+            more: Vec::new(),
         };
         let facts = setup::up(&up).await?;
         let starter = Starter { scenario, folder, program, lab: &lab };

@@ -21,6 +21,8 @@ const PORTS_PER_LAYOUT: u16 = 600;
 /// Offsets from the first port, as docs/up-json.md says.
 const NODE_OFFSETS: [u16; 3] = [0, 100, 300];
 const SUPER_NODE_OFFSETS: [u16; 2] = [200, 400];
+/// The same for the one origin.
+const ORIGIN_OFFSET: (u16, u16) = (500, 1);
 
 /// What `shoal up` is to lay out.
 #[derive(Clone, Debug)]
@@ -33,15 +35,21 @@ pub struct UpOptions {
     pub super_nodes: u16,
     /// Nodes.
     pub nodes: u16,
-    /// Base URL of the nodes' origin.
-    pub origin: String,
+    /// Base URL of the nodes' origin; one of its own when left out.
+    pub origin: Option<String>,
     /// Plain text in place of mutual TLS.
     pub insecure: bool,
+    /// More flags.
+    pub more: Vec<String>,
 }
 
-/// What was laid out, and runs no more.
+/// What was laid out.
 #[derive(Debug, Deserialize)]
 pub struct Facts {
+    /// Base URL of the origin.
+    pub origin: String,
+    /// Its process, where it is the cluster's own.
+    pub demo_origin_pid: Option<u32>,
     /// Its super-nodes.
     pub super_nodes: Vec<MemberFacts>,
     /// Its nodes.
@@ -53,9 +61,13 @@ pub struct Facts {
 pub struct MemberFacts {
     /// Its name, and that of its folder.
     pub name: String,
-    /// Base URL of its admin listener, as it was.
+    /// Its process.
+    pub pid: u32,
+    /// Base URL of its edge, where it has one.
+    pub edge: Option<String>,
+    /// Base URL of its admin listener.
     pub admin: String,
-    /// Its cluster address, as it was.
+    /// Its cluster address.
     pub cluster: String,
 }
 
@@ -69,6 +81,16 @@ struct Record {
 /// # Errors
 /// When it does not come up.
 pub async fn up(options: &UpOptions) -> Result<Facts, TierError> {
+    let (mut up, facts) = stay_up(options).await?;
+    up.stop().await?;
+    Ok(facts)
+}
+
+/// Has `shoal up` run a cluster, until the process is stopped.
+///
+/// # Errors
+/// When it does not come up.
+pub async fn stay_up(options: &UpOptions) -> Result<(Process, Facts), TierError> {
     let file = |path: &Path, source| TierError::File { path: path.to_owned(), source };
     std::fs::create_dir_all(&options.folder).map_err(|source| file(&options.folder, source))?;
     let base_port = base_port(options)?;
@@ -76,19 +98,27 @@ pub async fn up(options: &UpOptions) -> Result<Facts, TierError> {
         "up".to_owned(),
         "--json".to_owned(),
         format!("--nodes={}", options.nodes),
-        format!("--origin={}", options.origin),
         format!("--super-nodes={}", options.super_nodes),
         format!("--base-port={base_port}"),
         format!("--data-dir={}", options.folder.join("tier").display()),
     ];
+    match &options.origin {
+        Some(origin) => args.push(format!("--origin={origin}")),
+        None => args.push("--demo-origin".to_owned()),
+    }
     if options.insecure {
         args.push("--insecure".to_owned());
     }
+    args.extend(options.more.iter().cloned());
     let log = options.folder.join("up.log");
     let mut up = Process::start("up", &options.program, &args, &log, true)?;
-    let facts = facts(&mut up).await;
-    up.stop().await?;
-    facts
+    match facts(&mut up).await {
+        Ok(facts) => Ok((up, facts)),
+        Err(error) => {
+            up.stop().await?;
+            Err(error)
+        }
+    }
 }
 
 pub(super) async fn lay_out(options: &TierOptions) -> Result<Tier, TierError> {
@@ -98,8 +128,9 @@ pub(super) async fn lay_out(options: &TierOptions) -> Result<Tier, TierError> {
         folder: options.folder.clone(),
         super_nodes: options.super_nodes,
         nodes: 0,
-        origin: "http://127.0.0.1:9".to_owned(),
+        origin: Some("http://127.0.0.1:9".to_owned()),
         insecure: options.insecure,
+        more: Vec::new(),
     };
     let facts = up(&wanted).await?;
     let folder = options.folder.join("tier");
@@ -161,7 +192,7 @@ fn base_port(options: &UpOptions) -> Result<u16, TierError> {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     let of_nodes = NODE_OFFSETS.map(|offset| (offset, options.nodes));
     let of_super_nodes = SUPER_NODE_OFFSETS.map(|offset| (offset, options.super_nodes));
-    let used: Vec<_> = of_nodes.into_iter().chain(of_super_nodes).collect();
+    let used: Vec<_> = of_nodes.into_iter().chain(of_super_nodes).chain([ORIGIN_OFFSET]).collect();
     let all_free = |base: &u16| {
         let mut ports =
             used.iter().flat_map(|(offset, count)| (0..*count).map(move |i| offset + i));

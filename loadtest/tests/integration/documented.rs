@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use shoal_loadtest::play::Mark;
 
 use crate::support::{FalseEdge, Lie, Running, SEED, loadtest};
 
@@ -47,6 +48,9 @@ async fn every_key_is_documented_and_no_other() {
     );
     let mut found = BTreeSet::new();
     keys(&loadtest(&line).await.json(), "", &mut found);
+    // Only a scenario that is played has marks.
+    let mark = Mark { at_ms: 0, what: String::new(), done: true };
+    keys(&serde_json::json!({ "marks": [mark] }), "", &mut found);
     assert!(
         found.contains("origin.worst_object.path") && found.contains("failure_examples[].edge")
     );

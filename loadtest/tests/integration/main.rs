@@ -7,6 +7,7 @@ mod edges;
 mod faults;
 mod index;
 mod origin;
+mod play;
 mod policy;
 mod process;
 mod run;
