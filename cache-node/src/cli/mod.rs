@@ -5,6 +5,7 @@
 mod control;
 mod drain;
 pub mod exit;
+mod get;
 mod logging;
 mod members;
 mod node;
@@ -43,6 +44,8 @@ enum Command {
     Up(up::UpArgs),
     /// Shows a cluster's members and what they serve
     Status(status::StatusArgs),
+    /// Asks an edge for a URL, and explains where the answer came from
+    Get(get::GetArgs),
     /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
     /// Has nodes get objects before anybody asks for them
@@ -75,6 +78,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Get(args) => get::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Prefetch(args) => prefetch::run(&args),
         Command::Site(args) => site::run(args),

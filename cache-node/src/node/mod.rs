@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `calls` | its control calls, together |
+//! | `explain` | the control call that explains a URL |
 //! | `prefetch` | the control calls that prefetch |
 //! | `purges` | the control call that purges |
 //! | `sites` | the sites that a node serves, and the calls that change them |
@@ -27,6 +28,7 @@ mod calls;
 mod capability;
 mod certificates;
 mod drain;
+mod explain;
 mod holdings;
 mod members;
 mod mode;
