@@ -3,7 +3,7 @@
 //!
 //! Invariants: off unless a site says who may; the client is who its connection comes from, whatever
 //! headers say; the answer comes when nobody serves the URL's object any more, or a variant of it.
-//! `PURGE` never reaches an origin, unless a site names it among its methods and purges by it not.
+//! No log names who asked, but for the name of his token. `PURGE` never reaches an origin, unless a site names it among its methods and purges by it not.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,6 +23,8 @@ use crate::refusals::Refusals;
 const PURGE: &str = "PURGE";
 /// `hard`, which is the default, or `soft`: stale and not gone.
 const KIND: HeaderName = HeaderName::from_static("shoal-purge");
+/// Who purges by his address, in logs, which name no client.
+const BY_ADDRESS: &str = "(an address)";
 /// The scheme of control tokens.
 const BEARER: &str = "bearer ";
 
@@ -81,7 +83,7 @@ pub(super) async fn answer<R: ReadPath>(edge: &Edge<R>, asked: &Asked) -> Reply 
         if let Some(client) = asked.client
             && edge.purges.told.first(client, site.to_owned())
         {
-            tracing::warn!(%client, site, "a purge by PURGE was refused");
+            tracing::warn!(site, "a purge by PURGE was refused");
         }
         return Reply::refused(StatusCode::FORBIDDEN, "not allowed to purge");
     };
@@ -109,8 +111,8 @@ pub(super) async fn answer<R: ReadPath>(edge: &Edge<R>, asked: &Asked) -> Reply 
 /// Who asks, in words for the log, if he may.
 fn caller<R>(edge: &Edge<R>, asked: &Asked) -> Option<String> {
     let rules = &asked.site.purge;
-    if let Some(client) = asked.client.filter(|client| rules.allows(*client)) {
-        return Some(client.to_string());
+    if asked.client.is_some_and(|client| rules.allows(client)) {
+        return Some(BY_ADDRESS.to_owned());
     }
     let secret = asked.headers.get(AUTHORIZATION).filter(|_| rules.token)?.as_bytes();
     let (scheme, secret) = secret.split_at_checked(BEARER.len())?;
