@@ -41,8 +41,9 @@ images: deps ## Build the container images, into target/images
 	@. ci/env.sh && deploy/images/build.sh target/images
 
 # NODES=3 for more nodes, TEST=id for one test and its messages.
-conformance: build ## Run the public HTTP caching suite against an edge, and judge the result
+conformance: build ## Run the public HTTP suites against an edge, and judge the result
 	@. ci/env.sh && ci/conformance/run.sh
+	@. ci/env.sh && ci/conformance/h2spec.sh
 
 # SEEDS=10000 runs more seeds, FROM=1 begins elsewhere, SEED=123 replays one, event by event.
 SEEDS ?= 300

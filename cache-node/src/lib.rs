@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod node;
 pub mod origin;
 pub mod policy;
+pub mod probes;
 pub mod refusals;
 pub mod rpc;
 pub mod store;

@@ -31,6 +31,8 @@ pub struct EdgeMetrics {
     pub access_lines_lost: IntCounter,
     /// Client connections open now.
     pub connections: IntGauge,
+    /// Client connections that speak another protocol now, past HTTP.
+    pub tunnels: IntGauge,
     /// Seconds from a request's arrival to its response head.
     pub first_byte_seconds: Histogram,
 }
@@ -63,6 +65,10 @@ impl EdgeMetrics {
                 "Lines that found no room on their way to the access log.",
             )?,
             connections: m.gauge("shoal_edge_connections", "Client connections open now.")?,
+            tunnels: m.gauge(
+                "shoal_edge_tunnels",
+                "Client connections that speak another protocol now, past HTTP.",
+            )?,
             first_byte_seconds: m.histogram(
                 "shoal_edge_first_byte_seconds",
                 "Seconds from a request's arrival to its response head.",

@@ -5,6 +5,7 @@
 mod control;
 mod drain;
 pub mod exit;
+mod get;
 mod logging;
 mod members;
 mod node;
@@ -46,6 +47,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Shows a cluster's figures in a terminal, again and again
     Top(top::TopArgs),
+    /// Asks an edge for a URL, and explains where the answer came from
+    Get(get::GetArgs),
     /// Makes a cluster forget what it has: by URL, prefix, tag or site
     Purge(purge::PurgeArgs),
     /// Has nodes get objects before anybody asks for them
@@ -79,6 +82,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up(args) => up::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Get(args) => get::run(&args),
         Command::Purge(args) => purge::run(&args),
         Command::Prefetch(args) => prefetch::run(&args),
         Command::Site(args) => site::run(args),

@@ -101,6 +101,7 @@ fn options(args: &UpArgs) -> Result<UpOptions, Failure> {
         nodes: args.nodes,
         auto: args.auto,
         origin: args.origin.clone(),
+        demo_origin: args.demo_origin,
         demo_origin_rate: args.demo_origin_rate.clone(),
         data_dir: data_dir.ok_or_else(|| Failure::usage(no_home))?,
         base_port: args.base_port,

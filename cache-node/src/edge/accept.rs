@@ -5,13 +5,14 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulConnection;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -95,6 +96,7 @@ pub async fn serve<R: ReadPath>(door: impl Into<Door>, edge: Arc<Edge<R>>, tasks
         connections.spawn("edge-connection", connection.run(stream, slot));
     }
     drop(listener);
+    edge.tunnels.close().await;
     if !connections.shutdown(Duration::from_millis(edge.config.drain_ms)).await {
         tracing::warn!(drain_ms = edge.config.drain_ms, "cutting connections still in use");
         cut.cancel();
@@ -165,10 +167,6 @@ impl Speakers {
         let either = builder(config, connections);
         Self { http2: either.clone().http2_only(), either }
     }
-
-    fn of(&self, socket: &Socket) -> &auto::Builder<Streams> {
-        if socket.chose_http2() { &self.http2 } else { &self.either }
-    }
 }
 
 struct Connection<R> {
@@ -193,26 +191,40 @@ impl<R: ReadPath> Connection<R> {
             () = stop.cancelled() => return,
         };
         let Some(socket) = shaken else { return };
-        let builder = speakers.of(&socket);
+        let chose_http2 = socket.chose_http2();
         let (stream, handle) = ClientStream::new(socket, &edge.config);
         let service = service_fn(move |request| {
             let (edge, handle) = (Arc::clone(&edge), handle.clone());
             async move { Ok::<_, Infallible>(request::answer(&edge, request, handle).await) }
         });
-        let mut served = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let ended = tokio::select! {
-            ended = served.as_mut() => ended,
-            () = stop.cancelled() => {
-                served.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = served.as_mut() => ended,
-                    () = cut.cancelled() => Ok(()),
-                }
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(error, "a client's connection ended early");
+        let stream = TokioIo::new(stream);
+        if chose_http2 {
+            drive(pin!(speakers.http2.serve_connection(stream, service)), &stop, &cut).await;
+        } else {
+            let served = speakers.either.serve_connection_with_upgrades(stream, service);
+            drive(pin!(served), &stop, &cut).await;
         }
+    }
+}
+
+/// Serves a connection until it ends, in order once it is asked to stop, or is cut.
+async fn drive<C>(mut served: Pin<&mut C>, stop: &CancellationToken, cut: &CancellationToken)
+where
+    C: GracefulConnection,
+    C::Error: std::fmt::Display,
+{
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = stop.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = served.as_mut() => ended,
+                () = cut.cancelled() => Ok(()),
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a client's connection ended early");
     }
 }
 

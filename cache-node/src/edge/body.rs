@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRAILER};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use prometheus::IntCounter;
@@ -20,7 +20,7 @@ use tokio::time::Sleep;
 
 use super::access::Pending;
 use super::stream::Abort;
-use crate::fetch::{BodyError, BodyStream, RequestBody};
+use crate::fetch::{BodyError, BodyStream, RequestBody, Trailers};
 
 /// A response's body.
 pub(super) struct ClientBody {
@@ -31,6 +31,8 @@ pub(super) struct ClientBody {
     /// For a body that nothing but the connection's end delimits.
     abort: Option<Abort>,
     log: Option<Box<Pending>>,
+    /// For a client that takes what may come after.
+    trailers: Option<Trailers>,
 }
 
 enum Source {
@@ -42,24 +44,28 @@ enum Source {
 impl ClientBody {
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { source: Source::Empty, left: Some(0), sent: None, abort: None, log: None }
+        Self::of(Source::Empty, Some(0))
     }
 
     /// A short text made here.
     pub(super) fn text(text: String) -> Self {
         let text = Bytes::from(text);
-        Self {
-            left: Some(text.len() as u64),
-            source: Source::Text(text),
-            sent: None,
-            abort: None,
-            log: None,
-        }
+        let length = text.len() as u64;
+        Self::of(Source::Text(text), Some(length))
     }
 
     /// `length` bytes, or as many as come.
     pub(super) fn stream(stream: BodyStream, length: Option<u64>) -> Self {
-        Self { source: Source::Stream(stream), left: length, sent: None, abort: None, log: None }
+        Self::of(Source::Stream(stream), length)
+    }
+
+    fn of(source: Source, left: Option<u64>) -> Self {
+        Self { source, left, sent: None, abort: None, log: None, trailers: None }
+    }
+
+    /// With what comes after it, if anything does.
+    pub(super) fn trailed(self, trailers: Trailers) -> Self {
+        Self { trailers: Some(trailers), ..self }
     }
 
     /// Counts what is sent.
@@ -137,13 +143,14 @@ impl Body for ClientBody {
                 if let Some(pending) = &mut this.log {
                     pending.entry.whole = true;
                 }
-                Poll::Ready(None)
+                let trailers = this.trailers.take().and_then(|trailers| trailers.take());
+                Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.source, Source::Empty) || self.left == Some(0)
+        matches!(self.source, Source::Empty) || (self.left == Some(0) && self.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -154,8 +161,9 @@ impl Body for ClientBody {
 /// A client's body, for its origin.
 pub(super) fn upload(body: Incoming, headers: &HeaderMap, silence_max: Duration) -> RequestBody {
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let stream = Upload { body, silence_max, silence: None };
-    RequestBody { length, stream: Box::pin(stream) }
+    let trailers = Trailers::new(headers.get(TRAILER).cloned());
+    let stream = Upload { body, silence_max, silence: None, trailers: trailers.clone() };
+    RequestBody { length, stream: Box::pin(stream), trailers }
 }
 
 struct Upload {
@@ -163,6 +171,7 @@ struct Upload {
     silence_max: Duration,
     /// Armed while the client is waited for.
     silence: Option<Pin<Box<Sleep>>>,
+    trailers: Trailers,
 }
 
 impl Stream for Upload {
@@ -183,12 +192,12 @@ impl Stream for Upload {
             match frame {
                 None => return Poll::Ready(None),
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
-                // Trailers end here, which RFC 9110 section 6.5.1 allows.
-                Some(Ok(frame)) => {
-                    if let Ok(bytes) = frame.into_data() {
-                        return Poll::Ready(Some(Ok(bytes)));
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                    Err(frame) => {
+                        frame.into_trailers().into_iter().for_each(|come| this.trailers.put(come));
                     }
-                }
+                },
             }
         }
     }

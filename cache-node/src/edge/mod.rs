@@ -10,36 +10,44 @@
 //! name no origin and no URL. It must not know where objects come from beyond [`ReadPath`].
 //!
 //! Decided (RFC 9111 section 5.2.1): of a client's `Cache-Control` counts what its site listens to,
-//! by default what costs the origin nothing. Not here: informational responses over HTTP/2, which
-//! hyper's server cannot send; `Upgrade`, `CONNECT` and `TRACE`.
+//! by default what costs the origin nothing. Decided (RFC 9110 section 7.8): `Upgrade` is ignored
+//! unless the site allows it (`tunnel.rs`). Not here: informational responses over HTTP/2, which
+//! hyper's server cannot send; `CONNECT` and `TRACE`.
 
 mod accept;
 mod access;
 mod body;
 mod interim;
 mod multipart;
+mod purge;
 mod request;
 mod respond;
 mod socket;
 mod stream;
 mod tls;
+mod tunnel;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use http::StatusCode;
-use shoal_proto::ObjectKey;
+use shoal_proto::{ObjectKey, RpcError};
 use tokio::sync::Semaphore;
 
 pub use accept::{Door, serve};
 pub use access::{AccessAddresses, AccessFormat, AccessLog};
+pub use purge::TokenPurges;
 pub use tls::{EdgeTls, EdgeTlsError};
 
 use crate::current::Current;
-use crate::fetch::{FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse};
+use crate::fetch::{
+    FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse, Purged, Switched,
+};
 use crate::metrics::EdgeMetrics;
 use crate::policy::site::{Site, Sites};
+use purge::Purges;
+use tunnel::Tunnels;
 
 /// The edge's limits. Times are in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +94,22 @@ pub trait ReadPath: Send + Sync + 'static {
         request: OriginRequest,
     ) -> impl Future<Output = Result<OriginResponse, FetchError>> + Send;
 
+    /// A request that wants to switch its connection to another protocol.
+    fn switch(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+        protocol: &str,
+    ) -> impl Future<Output = Result<Switched, FetchError>> + Send;
+
+    /// Purges the URL of that key with all its variants; nobody serves it once this has returned.
+    fn purge(
+        &self,
+        site: &Site,
+        key: ObjectKey,
+        soft: bool,
+    ) -> impl Future<Output = Result<Purged, RpcError>> + Send;
+
     /// After a successful unsafe request: nobody serves the URL's object, or a variant of it, from
     /// here on.
     fn invalidate(&self, site: &Site, key: ObjectKey) -> impl Future<Output = ()> + Send;
@@ -102,6 +126,19 @@ impl ReadPath for Fetcher {
         request: OriginRequest,
     ) -> Result<OriginResponse, FetchError> {
         Self::pass(self, site, request).await
+    }
+
+    async fn switch(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+        protocol: &str,
+    ) -> Result<Switched, FetchError> {
+        Self::switch(self, site, request, protocol).await
+    }
+
+    async fn purge(&self, site: &Site, key: ObjectKey, soft: bool) -> Result<Purged, RpcError> {
+        Self::purge(self, site, key, soft).await
     }
 
     async fn invalidate(&self, site: &Site, key: ObjectKey) {
@@ -121,6 +158,8 @@ pub struct Edge<R> {
     slots: Arc<Semaphore>,
     access: Option<Arc<AccessLog>>,
     leaving: Arc<AtomicBool>,
+    purges: Purges,
+    tunnels: Tunnels,
 }
 
 impl<R: ReadPath> Edge<R> {
@@ -133,6 +172,7 @@ impl<R: ReadPath> Edge<R> {
         metrics: EdgeMetrics,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(config.connections_max));
+        let tunnels = Tunnels::new(metrics.tunnels.clone());
         Self {
             config,
             sites,
@@ -142,6 +182,8 @@ impl<R: ReadPath> Edge<R> {
             slots,
             access: None,
             leaving: Arc::default(),
+            purges: Purges::default(),
+            tunnels,
         }
     }
 
@@ -149,6 +191,13 @@ impl<R: ReadPath> Edge<R> {
     /// which a balancer takes elsewhere. Nobody is cut off: HTTP/2 has its own word when it ends.
     pub fn leaving(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.leaving)
+    }
+
+    /// The same, and those whom `tokens` says may purge by a token.
+    #[must_use]
+    pub fn with_token_purges(mut self, tokens: TokenPurges) -> Self {
+        self.purges.tokens = tokens;
+        self
     }
 
     /// The same, and every response has a line in `log`.

@@ -3,11 +3,12 @@
 //! Invariants: what is asked is known in full (site, authority, target) before anything is looked
 //! up; path and query stay as they came; only `GET` and `HEAD` without a body touch the cache.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, CONNECTION, HOST, RANGE, TRANSFER_ENCODING, VIA};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, RANGE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -19,7 +20,7 @@ use super::body::{self, ClientBody};
 use super::interim::{Outlet, relay};
 use super::respond::{self, Forwarded, Reply};
 use super::stream::{Abort, Handle};
-use super::{Edge, ReadPath};
+use super::{Edge, ReadPath, purge, tunnel};
 use crate::clock;
 use crate::fetch::{FetchError, FetchRequest, Fetched, Interims, OriginRequest};
 use crate::policy::directives::RequestDirectives;
@@ -42,14 +43,16 @@ pub(super) struct Asked {
     /// For a response that only the connection's end delimits.
     abort: Option<Abort>,
     /// For informational responses, where the client understands them.
-    outlet: Option<Outlet>,
+    pub(super) outlet: Option<Outlet>,
     /// The client came by TLS.
     secure: bool,
+    /// Where the client's connection comes from.
+    pub(super) client: Option<IpAddr>,
 }
 
 impl Asked {
     /// The key of a URL of this site.
-    fn url<R>(&self, edge: &Edge<R>, target: &str) -> ObjectKey {
+    pub(super) fn url<R>(&self, edge: &Edge<R>, target: &str) -> ObjectKey {
         let whole = edge.sites.with(|sites| sites.get(self.site.name()));
         let site = whole.map_or_else(|| Arc::clone(&self.site), |whole| whole.at(target));
         object_key(&edge.secret, &site, &self.authority, &site.key.target(target))
@@ -72,19 +75,45 @@ pub(super) async fn answer<R: ReadPath>(
     // to smuggle a request past somebody: nothing more is read from this connection.
     let smuggled = request.headers().contains_key(TRANSFER_ENCODING);
     let http1 = request.version() < Version::HTTP_2;
-    let reply = match receive(edge, request, handle) {
-        Ok((asked, _)) if !asked.site.allows(&asked.method) => {
-            Reply::not_allowed(asked.site.methods())
-        }
-        Ok((asked, body)) if is_cacheable(&asked, &body) => look_up(edge, asked).await,
-        Ok((asked, body)) => pass(edge, asked, body).await,
-        Err((status, detail)) => Reply::refused(status, detail),
-    };
+    let reply = decide(edge, request, handle).await;
     let mut response = deliver(edge, reply, head, (clock::since(start), pending));
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if switches {
+        return response;
+    }
     if smuggled || (http1 && edge.leaving.load(Ordering::Relaxed)) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Which step answers.
+async fn decide<R: ReadPath>(
+    edge: &Edge<R>,
+    mut request: Request<Incoming>,
+    handle: Handle,
+) -> Reply {
+    let upgrade = request.headers().contains_key(UPGRADE);
+    let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+    let (asked, body) = match receive(edge, request, handle) {
+        Ok(received) => received,
+        Err((status, detail)) => return Reply::refused(status, detail),
+    };
+    if purge::is_meant(&asked) {
+        return purge::answer(edge, &asked).await;
+    }
+    if !asked.site.allows(&asked.method) {
+        return Reply::not_allowed(asked.site.methods());
+    }
+    if let Some(upgrade) = upgrade
+        && let Some(protocol) = tunnel::wanted(&asked, &body)
+    {
+        return tunnel::open(edge, asked, protocol, upgrade).await;
+    }
+    match is_cacheable(&asked, &body) {
+        true => look_up(edge, asked).await,
+        false => pass(edge, asked, body).await,
+    }
 }
 
 /// Only these are looked up; a `GET` with a body means something only its origin knows.
@@ -129,8 +158,8 @@ fn receive<R>(
     let abort = (parts.version == Version::HTTP_10).then_some(handle.abort);
     let outlet = (parts.version == Version::HTTP_11).then_some(handle.outlet);
     let (method, headers, secure) = (parts.method, parts.headers, handle.secure);
-    let site = site.at(&target);
-    Ok((Asked { site, authority, target, method, headers, abort, outlet, secure }, body))
+    let (site, client) = (site.at(&target), handle.client);
+    Ok((Asked { site, authority, target, method, headers, abort, outlet, secure, client }, body))
 }
 
 /// The authority that a client asked (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
@@ -260,7 +289,7 @@ async fn invalidate<R: ReadPath>(edge: &Edge<R>, asked: &Asked, answer: (StatusC
 }
 
 /// An honest error instead of the response that could not be had.
-fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
+pub(super) fn fail(asked: &Asked, error: &FetchError, forwarded: Forwarded) -> Reply {
     tracing::info!(site = asked.site.name(), %error, "a request failed");
     match error {
         FetchError::Unreachable { .. } => {

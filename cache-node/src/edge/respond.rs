@@ -1,5 +1,5 @@
 //! What a response says: headers of the stored or passed one, `Age`, `Via`, `Cache-Status`
-//! (RFC 9211), and the answers made here (`304`, `416`, errors).
+//! (RFC 9211), and the answers made here (`304`, `412`, `416`, errors).
 //!
 //! Invariants: `Date`, `Expires` and unknown headers go out as the origin sent them; hop-by-hop
 //! ones never; lengths are declared exactly where they are known.
@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, VIA,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, TRAILER, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use shoal_proto::ObjectHead;
@@ -18,9 +18,11 @@ use super::request::Asked;
 use super::stream::Abort;
 use crate::fetch::{FetchedObject, Lookup, OriginResponse};
 use crate::metrics::Tier;
+use crate::policy::conditional::{self, Preconditions};
+use crate::policy::doors::takes_trailers;
+use crate::policy::hop;
 use crate::policy::range::{self, Part};
 use crate::policy::site::Site;
-use crate::policy::{conditional, hop};
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// Longest time that `Cache-Status` writes, in seconds: a Structured Field integer.
@@ -75,6 +77,24 @@ impl Reply {
         reply
     }
 
+    /// The origin has switched protocols, and so does this connection.
+    pub(super) fn switched(headers: HeaderMap) -> Self {
+        let mut headers = headers;
+        append(&mut headers, CACHE_STATUS, "shoal; fwd=bypass; fwd-status=101; detail=tunnel");
+        Self::new(StatusCode::SWITCHING_PROTOCOLS, headers, ClientBody::empty(), Tier::Pass)
+    }
+
+    /// A document of the edge's own.
+    pub(super) fn document(status: StatusCode, body: &serde_json::Value) -> Self {
+        let text = format!("{body}\n");
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(text.len()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        append(&mut headers, CACHE_STATUS, "shoal; detail=purge");
+        Self::new(status, headers, ClientBody::text(text), Tier::Edge)
+    }
+
     /// With what the site does to headers; those that carry tags end here.
     pub(super) fn edited(mut self, site: &Site) -> Self {
         let headers = self.response.headers_mut();
@@ -126,10 +146,18 @@ pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply
         append(headers, VIA, "1.1 shoal");
         append(headers, CACHE_STATUS, &cache_status(&head, (tier, lookup), now_ms));
     };
-    if conditional::not_modified(&asked.headers, &head) {
+    let judged = match conditional::preconditions(&asked.headers, &head) {
+        Preconditions::Hold => None,
+        Preconditions::NotModified => Some(StatusCode::NOT_MODIFIED),
+        Preconditions::Failed => Some(StatusCode::PRECONDITION_FAILED),
+    };
+    if let Some(status) = judged {
         let mut headers = conditional::not_modified_headers(&head.headers);
         finish(&mut headers);
-        return Reply::new(StatusCode::NOT_MODIFIED, headers, ClientBody::empty(), Tier::Edge);
+        if status == StatusCode::PRECONDITION_FAILED {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        }
+        return Reply::new(status, headers, ClientBody::empty(), Tier::Edge);
     }
     let mut headers = hop::from_stored(&head.headers);
     finish(&mut headers);
@@ -192,7 +220,7 @@ fn part(asked: &Asked, head: &ObjectHead) -> Part {
 
 /// The origin's own response.
 pub(super) fn passed(asked: &Asked, response: OriginResponse, forwarded: Forwarded) -> Reply {
-    let OriginResponse { status, mut headers, length, body } = response;
+    let OriginResponse { status, mut headers, length, body, trailers } = response;
     let word = forwarded.name();
     let said = format!("shoal; fwd={word}; fwd-status={}; detail=pass", status.as_u16());
     append(&mut headers, VIA, "1.1 shoal");
@@ -200,6 +228,10 @@ pub(super) fn passed(asked: &Asked, response: OriginResponse, forwarded: Forward
     declare(&mut headers, status, length);
     let body = if asked.method == Method::HEAD || is_bodyless(status) {
         ClientBody::empty()
+    } else if takes_trailers(&asked.headers) {
+        let names = trailers.declared().filter(|_| length.is_none());
+        headers.extend(names.map(|names| (TRAILER, names.clone())));
+        ClientBody::stream(body, length).trailed(trailers)
     } else {
         ClientBody::stream(body, length)
     };

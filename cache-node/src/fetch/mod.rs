@@ -11,6 +11,7 @@
 //! | `fill` | the origin |
 //! | `resume` | going on with what another began |
 //! | `prefetch` | gets objects that nobody asked for yet |
+//! | `purging` | purges of one URL, by clients |
 //! | `fencing` | purges: what may be served, what may come into the store, what has to leave it |
 //! | `body` | body streams of stored and growing objects |
 //! | `heal` | chunks that the disk has lost, while a response is sent |
@@ -31,6 +32,7 @@ mod page;
 mod parts;
 mod prefetch;
 mod pull;
+mod purging;
 mod resume;
 mod tierless;
 mod types;
@@ -43,9 +45,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use copies::Given;
 pub use prefetch::PREFETCH_QUEUE_MAX;
+pub use purging::Purged;
 pub use types::{
-    BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
-    Lookup, OriginRequest, OriginResponse, RequestBody,
+    BodyError, BodyStream, Duplex, FetchError, FetchRequest, Fetched, FetchedObject, Interim,
+    Interims, Lookup, OriginRequest, OriginResponse, RequestBody, Switched, Trailers,
 };
 
 use crate::clock;
@@ -295,6 +298,19 @@ impl Fetcher {
         request: OriginRequest,
     ) -> Result<OriginResponse, FetchError> {
         Ok(self.inner.origin.send(&site, request).await?)
+    }
+
+    /// A request to the origin that wants another protocol on its connection.
+    ///
+    /// # Errors
+    /// When the origin gives no usable answer.
+    pub async fn switch(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+        protocol: &str,
+    ) -> Result<Switched, FetchError> {
+        Ok(self.inner.origin.switch(&site, request, protocol).await?)
     }
 
     /// After a successful unsafe request (RFC 9111 section 4.4): nobody in the cluster serves the

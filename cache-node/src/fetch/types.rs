@@ -9,7 +9,8 @@ use shoal_proto::{ManifestId, ObjectHead, ObjectKey};
 use crate::metrics::Tier;
 use crate::origin::OriginError;
 pub use crate::origin::{
-    BodyError, BodyStream, Interim, Interims, OriginRequest, OriginResponse, RequestBody,
+    BodyError, BodyStream, Duplex, Interim, Interims, OriginRequest, OriginResponse, RequestBody,
+    Switched, Trailers,
 };
 use crate::policy::directives::RequestDirectives;
 use crate::policy::parts::Part;

@@ -14,7 +14,8 @@ use super::auto::Auto;
 use super::calls::Calls;
 use super::drain::{self, Drain};
 use super::sites::SiteKeeper;
-use super::{NodeError, Running, certificates, holdings, mode};
+use super::{NodeError, Running, certificates, holdings, mode, purges};
+use crate::admin::tokens::Tokens;
 use crate::admin::{Control, Figures, Hits, ModeStatus, StatusDocument};
 use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::current::Current;
@@ -81,7 +82,7 @@ pub(super) async fn run(
     let groups = Groups::default();
     let channels = Channels::new(config.cluster.security.clone());
     let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
-    let Config { node, cluster, cache, .. } = config;
+    let Config { node, cluster, admin, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
     let tls = cache.edge.tls.take();
     let refusals = running.refusals()?;
@@ -92,6 +93,7 @@ pub(super) async fn run(
         me,
         auto: auto.clone(),
         data_dir: node.data_dir,
+        tokens: admin.tokens,
         copies: usize::from(cluster.copies),
     };
     let built = build(member, cache, &channels, &groups, running).await?;
@@ -212,6 +214,7 @@ struct Member {
     directory: DirectoryFacts,
     auto: Option<Arc<Auto>>,
     data_dir: PathBuf,
+    tokens: Tokens,
     copies: usize,
 }
 
@@ -228,7 +231,7 @@ async fn build(
     let origin_metrics = OriginMetrics::new(m)?;
     let edge_metrics = EdgeMetrics::new(m)?;
     let Member { me, directory: DirectoryFacts { cluster, seeds, role }, .. } = member;
-    let Member { auto, data_dir, copies, .. } = member;
+    let Member { auto, data_dir, tokens, copies, .. } = member;
     let sites = SiteKeeper::open(data_dir.clone(), cache.sites).await;
     let store = Store::open(store_config(data_dir, &cache.store), store_metrics).await?;
     let node_id = NodeId(me.node_id);
@@ -271,9 +274,10 @@ async fn build(
     let (secret, edge_config) = (*cache.secret.as_bytes(), edge_config(&cache.edge));
     let current = sites.current();
     let of = (directory.clone(), current.clone(), cache.secret);
-    let calls = Calls::new(of, (fetcher.clone(), peers), groups.flights.clone());
+    let calls = Calls::new(of, (fetcher.clone(), peers, store.clone()), groups.flights.clone());
     let edge = Edge::new(edge_config, current, secret, fetcher.clone(), edge_metrics.clone());
     let lost = edge_metrics.access_lines_lost.clone();
+    let edge = edge.with_token_purges(purges::by_token(tokens));
     let edge = logging(edge, cache.edge.access_log, lost, &groups.session).await?;
     let figures = figures(store.clone(), edge_metrics, origin_metrics, transfer_metrics);
     let parts = drain::Parts {

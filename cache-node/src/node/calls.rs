@@ -5,6 +5,7 @@ use std::sync::Arc;
 use shoal_proto::ClusterId;
 
 use super::auto::Auto;
+use super::explain::Explainer;
 use super::members::Members;
 use super::prefetch::Prefetcher;
 use super::purges::Purger;
@@ -16,12 +17,14 @@ use crate::current::Current;
 use crate::directory::Directory;
 use crate::fetch::Fetcher;
 use crate::policy::site::Sites;
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::transfer::Peers;
 
 /// What answers those calls that are about what is cached.
 pub(super) struct Calls {
     purger: Purger,
+    explainer: Explainer,
     prefetcher: Prefetcher,
     surveyor: Surveyor,
 }
@@ -30,7 +33,7 @@ impl Calls {
     /// Calls whose work belongs to `tasks`.
     pub(super) fn new(
         (directory, sites, secret): (Arc<Directory>, Arc<Current<Sites>>, ClusterSecret),
-        (fetcher, peers): (Fetcher, Peers),
+        (fetcher, peers, store): (Fetcher, Peers, Arc<Store>),
         tasks: Tasks,
     ) -> Self {
         let purger =
@@ -41,9 +44,15 @@ impl Calls {
             secret: secret.clone(),
             peers: peers.clone(),
         };
+        let explainer = Explainer {
+            directory: directory.clone(),
+            sites: sites.clone(),
+            secret: secret.clone(),
+            store,
+        };
         let jobs = Arc::default();
         let prefetcher = Prefetcher { directory, sites, secret, fetcher, peers, tasks, jobs };
-        Self { purger, prefetcher, surveyor }
+        Self { purger, explainer, prefetcher, surveyor }
     }
 
     /// `control` with these calls, and with those about the cluster and its sites.
@@ -53,8 +62,8 @@ impl Calls {
         (cluster_id, directory): (ClusterId, &Arc<Directory>),
         auto: Option<&Auto>,
     ) -> Control {
-        let control = self.prefetcher.add_to(self.purger.add_to(control));
         let control = self.surveyor.add_to(control);
+        let control = self.explainer.add_to(self.prefetcher.add_to(self.purger.add_to(control)));
         let control = match auto {
             None => control,
             Some(auto) => {

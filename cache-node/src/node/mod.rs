@@ -5,6 +5,7 @@
 //! | `mod` | [`run`]: what both roles share |
 //! | `cache` | a caching node |
 //! | `calls` | its control calls, together |
+//! | `explain` | the control call that explains a URL |
 //! | `prefetch` | the control calls that prefetch |
 //! | `purges` | the control call that purges |
 //! | `swarm` | the control call that shows who has which chunks |
@@ -28,6 +29,7 @@ mod calls;
 mod capability;
 mod certificates;
 mod drain;
+mod explain;
 mod holdings;
 mod members;
 mod mode;

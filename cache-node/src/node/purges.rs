@@ -1,4 +1,4 @@
-//! The control call that purges: reads what is named, checks that the caller may, and waits until
+//! The control call that purges, and who may purge at the edge by a token: reads what is named, checks that the caller may, and waits until
 //! the tier says that nobody serves it any more.
 //!
 //! Invariants: all of a call is checked before any of it is done; what is named stands in no log.
@@ -12,12 +12,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use shoal_proto::wire::v1::PurgeReply;
 
-use crate::admin::tokens::{Target, Verb};
+use crate::admin::tokens::{SECRET_BYTES_MAX, Target, Tokens, Verb};
 use crate::admin::{Call, Control, ControlError};
 use crate::clock;
 use crate::config::ClusterSecret;
 use crate::current::Current;
 use crate::directory::{Directory, Fenced, Matcher, Url};
+use crate::edge::TokenPurges;
 use crate::policy::label::{self, TAG_BYTES_MAX};
 use crate::policy::named::{self, Named, NamedError};
 use crate::policy::site::Sites;
@@ -184,6 +185,15 @@ impl Purger {
             "took_ms": took_ms,
         })
     }
+}
+
+/// Whoever has one of the tokens may purge at the edge what he may purge by the control call.
+pub(super) fn by_token(tokens: Tokens) -> TokenPurges {
+    TokenPurges::new(move |secret, site, path| {
+        let caller = tokens.caller(secret).filter(|_| secret.len() <= SECRET_BYTES_MAX)?;
+        let may = caller.may(Verb::Purge, Target::Path(site, path));
+        may.then(|| caller.name().to_owned())
+    })
 }
 
 fn wrong(error: NamedError) -> ControlError {

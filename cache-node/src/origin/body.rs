@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use super::trailers::Trailers;
 use crate::clock;
 use crate::metrics::OriginMetrics;
 
@@ -32,6 +33,8 @@ pub struct RequestBody {
     pub length: Option<u64>,
     /// Its bytes.
     pub stream: BodyStream,
+    /// What may come after them.
+    pub trailers: Trailers,
 }
 
 impl std::fmt::Debug for RequestBody {
@@ -58,16 +61,19 @@ impl Progress {
 pub(super) struct SendBody {
     stream: Option<BodyStream>,
     left: Option<u64>,
+    trailers: Trailers,
     progress: Progress,
 }
 
 impl SendBody {
     pub(super) fn empty() -> Self {
-        Self { stream: None, left: Some(0), progress: Progress::default() }
+        let trailers = Trailers::default();
+        Self { stream: None, left: Some(0), trailers, progress: Progress::default() }
     }
 
     pub(super) fn new(body: RequestBody, progress: Progress) -> Self {
-        Self { stream: Some(body.stream), left: body.length, progress }
+        let RequestBody { length, stream, trailers } = body;
+        Self { stream: Some(stream), left: length, trailers, progress }
     }
 }
 
@@ -82,7 +88,10 @@ impl Body for SendBody {
         let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         let polled = std::task::ready!(stream.as_mut().poll_next(cx));
         self.progress.made();
-        let Some(read) = polled else { return Poll::Ready(None) };
+        let Some(read) = polled else {
+            self.stream = None;
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        };
         Poll::Ready(Some(read.and_then(|bytes| {
             if let Some(left) = &mut self.left {
                 *left = left
@@ -110,6 +119,7 @@ pub(super) struct OriginBody {
     /// Armed while the origin is waited for.
     silence: Option<Pin<Box<Sleep>>>,
     metrics: OriginMetrics,
+    trailers: Trailers,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -128,8 +138,14 @@ impl OriginBody {
             silence_max,
             silence: None,
             metrics,
+            trailers: Trailers::default(),
             _slot: slot,
         }
+    }
+
+    /// The same, and what comes after it goes there.
+    pub(super) fn with_trailers(self, trailers: Trailers) -> Self {
+        Self { trailers, ..self }
     }
 
     fn break_off(&mut self, reason: String) -> Poll<Option<Result<Bytes, BodyError>>> {
@@ -170,8 +186,13 @@ impl Stream for OriginBody {
                     return Poll::Ready(None);
                 }
             };
-            // Trailers end here, which RFC 9110 section 6.5.1 allows.
-            let Ok(bytes) = frame.into_data() else { continue };
+            let bytes = match frame.into_data() {
+                Ok(bytes) => bytes,
+                Err(frame) => {
+                    frame.into_trailers().into_iter().for_each(|come| this.trailers.put(come));
+                    continue;
+                }
+            };
             if bytes.is_empty() {
                 continue;
             }

@@ -1,8 +1,9 @@
 //! Connections to origins: name, TCP, TLS. Addresses are tried in the order that the resolver
 //! gives.
 //!
-//! Invariants: certificates are always verified; how many addresses are tried is bounded. The
-//! deadline of the whole belongs to the caller.
+//! Invariants: certificates are always verified; how many addresses are tried is bounded; an address
+//! that no origin may have is not connected to, whatever name led there. The deadline of the whole
+//! belongs to the caller.
 
 use std::future::{Future, Ready, ready};
 use std::io;
@@ -21,6 +22,7 @@ use tower_service::Service;
 
 use super::tracked::Tracked;
 use crate::clock;
+use crate::policy::address::may_be_origin;
 use crate::tasks::Tasks;
 
 /// Addresses tried for one connection.
@@ -114,8 +116,10 @@ async fn connect(uri: &Uri) -> io::Result<(TcpStream, Duration)> {
     let host = uri.host().unwrap_or("").trim_start_matches('[').trim_end_matches(']');
     let own_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
     let port = uri.port_u16().unwrap_or(own_port);
-    let mut addresses = tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).peekable();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let found = tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX);
+    let mut addresses = found.filter(|address| may_be_origin(address.ip())).peekable();
+    let none = "the name has no address, or none that an origin may have";
+    let mut last = io::Error::new(io::ErrorKind::NotFound, none);
     while let Some(address) = addresses.next() {
         let start = clock::monotonic();
         let opening = TcpStream::connect(address);

@@ -11,22 +11,33 @@
 //! pooled connection before it could have read the request; idempotent methods without body only.
 //! Over HTTP/2 only never-sent requests are retried.
 //!
-//! Not here: checks of resolved addresses against the site.
+//! | file | purpose |
+//! |---|---|
+//! | `connect` | opens connections, to addresses that an origin may have |
+//! | `head` | a request's head as it goes out |
+//! | `response` | what a response head must be to be trusted |
+//! | `body`, `trailers` | bodies, and what may come after them |
+//! | `upgrade` | connections that switch to another protocol |
+//! | `interim` | informational responses |
+//! | `health` | which of several origins is asked |
+//! | `tracked` | what is known of a connection, for the one retry |
 
 mod body;
 mod connect;
+mod head;
 mod health;
 mod interim;
 mod response;
 mod tracked;
+mod trailers;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::header::{HOST, TRANSFER_ENCODING, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{Client, Error as ClientError};
@@ -36,15 +47,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use body::{BodyError, BodyStream, RequestBody};
 pub use connect::OriginSetupError;
 pub use interim::{Interim, Interims};
+pub use trailers::Trailers;
+pub use upgrade::{Duplex, Switched};
 
 use crate::clock;
 use crate::metrics::OriginMetrics;
-use crate::policy::hop;
 use crate::policy::site::{HostHeader, OriginUrl, Site};
-use crate::policy::surrogate;
 use crate::tasks::Tasks;
 use body::{Progress, SendBody};
 use connect::Connector;
+use head::head;
 use health::Health;
 use tracked::Facts;
 
@@ -65,11 +77,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// Between two pings on an HTTP/2 connection, in milliseconds.
 const PING_MS: u64 = 15_000;
-
-/// Shoal's entry in `Via` (RFC 9110 section 7.6.3).
-const VIA_SHOAL: &[u8] = b"1.1 shoal";
-/// Which targeted control an origin may use.
-const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 
 /// A request to an origin.
 pub struct OriginRequest {
@@ -109,6 +116,8 @@ pub struct OriginResponse {
     pub length: Option<u64>,
     /// Its body, with back-pressure.
     pub body: BodyStream,
+    /// What may come after it.
+    pub trailers: Trailers,
 }
 
 impl std::fmt::Debug for OriginResponse {
@@ -438,56 +447,6 @@ fn facts(captured: &CaptureConnection) -> Option<Arc<Facts>> {
 fn is_repeatable(method: &Method, bodyless: bool) -> bool {
     let idempotent = [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE];
     bodyless && idempotent.contains(method)
-}
-
-/// The head of a request as it goes out; the connection adds nothing but `Content-Length`.
-fn head(
-    (site, origin): (&Site, &OriginUrl),
-    request: &OriginRequest,
-    body: Option<&RequestBody>,
-) -> Result<Request<()>, OriginError> {
-    let unusable = |error: http::Error| OriginError::Unreachable {
-        origin: origin.to_string(),
-        reason: format!("the request cannot be sent: {error}"),
-    };
-    let uri = Uri::builder()
-        .scheme(origin.scheme.clone())
-        .authority(origin.authority.clone())
-        .path_and_query(request.target.as_str())
-        .build()
-        .map_err(unusable)?;
-    let host = match site.host_header() {
-        HostHeader::Origin => HeaderValue::from_str(origin.authority.as_str()),
-        HostHeader::Client => HeaderValue::from_str(&site.host_for(&request.client_authority)),
-    };
-    let mut headers = hop::pass_headers(&request.headers);
-    site.request_headers.apply(&mut headers);
-    headers.insert(HOST, host.map_err(|error| unusable(error.into()))?);
-    append(&mut headers, VIA, VIA_SHOAL);
-    if site.rules.is_surrogate() {
-        append(&mut headers, SURROGATE_CAPABILITY, surrogate::CAPABILITY.as_bytes());
-    }
-    if body.is_some_and(|body| body.length.is_none()) {
-        // Otherwise hyper takes an unsized body of a GET for none. HTTP/2 drops it again.
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let mut head = Request::new(());
-    *head.method_mut() = request.method.clone();
-    *head.uri_mut() = uri;
-    *head.headers_mut() = headers;
-    Ok(head)
-}
-
-/// Adds a member at a list header's end.
-fn append(headers: &mut HeaderMap, name: HeaderName, member: &[u8]) {
-    let mut list = headers.get(&name).map_or(Vec::new(), |value| value.as_bytes().to_vec());
-    if !list.is_empty() {
-        list.extend_from_slice(b", ");
-    }
-    list.extend_from_slice(member);
-    if let Ok(list) = HeaderValue::from_bytes(&list) {
-        headers.insert(name, list);
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, DATE, TRAILER, TRANSFER_ENCODING};
 use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::OriginResponse;
 use super::body::OriginBody;
+use super::trailers::Trailers;
 use crate::clock;
 use crate::metrics::OriginMetrics;
 use crate::policy::{date, hop};
@@ -87,6 +88,7 @@ impl Checked {
         slot: OwnedSemaphorePermit,
     ) -> OriginResponse {
         let Parts { status, mut headers, .. } = self.parts;
+        let trailers = Trailers::new(headers.remove(TRAILER));
         hop::keep_end_to_end(&mut headers);
         if !headers.contains_key(DATE) {
             // RFC 9110 section 6.6.1: the recipient adds the time of receipt.
@@ -97,7 +99,8 @@ impl Checked {
         // The length of what a 304 stands for is the stored response's own affair.
         let length = self.declared.filter(|_| status != StatusCode::NOT_MODIFIED);
         let body = OriginBody::new(self.incoming, self.expected, silence_max, metrics, slot);
-        OriginResponse { status, headers, length, body: Box::pin(body) }
+        let body = Box::pin(body.with_trailers(trailers.clone()));
+        OriginResponse { status, headers, length, body, trailers }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
+use http::HeaderValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -153,7 +154,8 @@ pub(super) async fn collect(sent: Sent) -> Result<String, BodyError> {
 
 pub(super) fn upload(length: Option<u64>, parts: &'static [&'static str]) -> Option<RequestBody> {
     let parts = parts.iter().map(|part| Ok(bytes::Bytes::from_static(part.as_bytes())));
-    Some(RequestBody { length, stream: Box::pin(futures::stream::iter(parts)) })
+    let (stream, trailers) = (Box::pin(futures::stream::iter(parts)), Trailers::default());
+    Some(RequestBody { length, stream, trailers })
 }
 
 pub(super) const HELLO: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -198,9 +200,11 @@ async fn the_origin_sees_what_was_asked_and_no_more() {
         [
             "GET /a//b/../%7Ec;d?x=%2F&&y=a+b HTTP/1.1",
             "accept: a, b",
+            "connection: te",
             "cookie: a=1",
             &host,
             "surrogate-capability: shoal=\"Surrogate/1.0\"",
+            "te: trailers",
             "via: 1.0 before, 1.1 shoal",
             "x-free: text, with \"marks\"; (all)",
         ]
@@ -359,7 +363,21 @@ async fn an_upload_that_makes_progress_is_not_silence() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(bytes::Bytes::from_static(b"x"))
     });
-    let body = RequestBody { length: Some(6), stream: Box::pin(slow) };
+    let trailers = Trailers::default();
+    let body = RequestBody { length: Some(6), stream: Box::pin(slow), trailers };
     let sent = rig.send_to(&site, "POST", Some(body)).await;
     assert_eq!(collect(sent).await.unwrap(), "hello");
+}
+
+/// Names that resolve, by number, to the link, to a cloud's metadata, or to this very machine.
+#[tokio::test]
+async fn an_address_that_no_origin_may_have_is_not_connected_to() {
+    let rig = Rig::new(&[(HELLO, Then::Keep)]).await;
+    let port = rig.address.rsplit(':').next().unwrap().to_owned();
+    for host in ["0", "2852039166"] {
+        let there = site(&format!("http://{host}:{port}"), "connect_timeout_ms = 2000");
+        let sent = rig.send_to(&there, "GET", None).await;
+        assert!(matches!(sent, Err(OriginError::Unreachable { .. })), "{host}: {sent:?}");
+    }
+    assert!(rig.seen().is_empty());
 }

@@ -1,10 +1,12 @@
 //! Preconditions answered from a stored response, validators towards the origin, and the update of
 //! a stored response by a `304` (RFC 9110 section 13, RFC 9111 sections 3.2 and 4.3).
 //!
-//! Invariants: `If-None-Match` hides `If-Modified-Since`; a malformed precondition leads to a whole
-//! answer, never to `304`; a `304` never touches what describes the stored bytes.
-//! `If-Match` and `If-Unmodified-Since` do not apply to a cache (RFC 9111 section 4.3.2): they are
-//! not answered by `412`, but a range is not cut from a response that fails them.
+//! Invariants: preconditions are judged in the order of RFC 9110 section 13.2.2, and only where the
+//! answer would be a success; `If-None-Match` hides `If-Modified-Since`, `If-Match` hides
+//! `If-Unmodified-Since`; a malformed date is ignored, and a malformed tag matches nothing: neither
+//! leads to `304`; a `304` never touches what describes the stored bytes.
+//! Chosen: `If-Match` and `If-Unmodified-Since`, which a cache may ignore (sections 13.1.1 and
+//! 13.1.4), are answered by `412`: who sends them wants the representation that it knows, or none.
 
 use bytes::Bytes;
 use http::header::{
@@ -44,12 +46,42 @@ const NOT_UPDATED: [HeaderName; 8] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Whether the stored response answers the client's preconditions by `304`.
-pub fn not_modified(request: &HeaderMap, stored: &ObjectHead) -> bool {
+/// What becomes of a client's preconditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preconditions {
+    /// They hold, or there are none.
+    Hold,
+    /// `304`.
+    NotModified,
+    /// `412`.
+    Failed,
+}
+
+/// How the stored response answers the client's preconditions (RFC 9110 section 13.2.2).
+pub fn preconditions(request: &HeaderMap, stored: &ObjectHead) -> Preconditions {
     // RFC 9110 section 13.2.1: only where the answer would otherwise be a success.
     if !(200..300).contains(&stored.status) {
-        return false;
+        return Preconditions::Hold;
     }
+    if !is_the_known(request, stored) {
+        return Preconditions::Failed;
+    }
+    if not_modified(request, stored) { Preconditions::NotModified } else { Preconditions::Hold }
+}
+
+/// Whether the stored response is what the client wants alone: `If-Match`, or else
+/// `If-Unmodified-Since`.
+fn is_the_known(request: &HeaderMap, stored: &ObjectHead) -> bool {
+    if request.contains_key(IF_MATCH) {
+        let strongly = |tag: Tag<'_>| tag.matches_strongly(stored_tag(stored));
+        return any_tag(request, &IF_MATCH, strongly);
+    }
+    // RFC 9110 section 13.1.4: ignored where either is no date.
+    let since = date_of(request, &IF_UNMODIFIED_SINCE);
+    since.zip(stored_date(stored, &LAST_MODIFIED)).is_none_or(|(since, last)| last <= since)
+}
+
+fn not_modified(request: &HeaderMap, stored: &ObjectHead) -> bool {
     if request.contains_key(IF_NONE_MATCH) {
         let matches = |tag: Tag<'_>| tag.matches_weakly(stored_tag(stored));
         return any_tag(request, &IF_NONE_MATCH, matches);
@@ -60,20 +92,9 @@ pub fn not_modified(request: &HeaderMap, stored: &ObjectHead) -> bool {
     last.unwrap_or(stored.freshness.response_time_ms) <= since
 }
 
-/// Whether a range may be cut from the stored response: `If-Range` holds, or is absent, and so do
-/// `If-Match` and `If-Unmodified-Since`.
+/// Whether a range may be cut from the stored response: `If-Range` holds, or is absent; other
+/// preconditions hold already.
 pub fn range_applies(request: &HeaderMap, stored: &ObjectHead) -> bool {
-    let strongly = |tag: Tag<'_>| tag.matches_strongly(stored_tag(stored));
-    if request.contains_key(IF_MATCH) && !any_tag(request, &IF_MATCH, strongly) {
-        return false;
-    }
-    if request.contains_key(IF_UNMODIFIED_SINCE) {
-        let since = date_of(request, &IF_UNMODIFIED_SINCE);
-        let last = stored_date(stored, &LAST_MODIFIED);
-        if since.zip(last).is_none_or(|(since, last)| last > since) {
-            return false;
-        }
-    }
     let Some(value) = request.get(IF_RANGE) else { return true };
     if request.get_all(IF_RANGE).iter().count() > 1 {
         return false;

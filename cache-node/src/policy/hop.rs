@@ -68,6 +68,40 @@ const OVERRIDES: [&str; 13] = [
     "x-rewrite-url",
 ];
 
+/// What a message says before its body, or not at all (RFC 9110 section 6.5.1): framing, routing,
+/// what decides about caching, who a client is, and how a body is to be read.
+const NO_TRAILERS: [&str; 29] = [
+    "age",
+    "authorization",
+    "cache-control",
+    "cdn-cache-control",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "expect",
+    "expires",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "location",
+    "max-forwards",
+    "pragma",
+    "range",
+    "retry-after",
+    "set-cookie",
+    "shoal-cache-control",
+    "surrogate-control",
+    "vary",
+    "via",
+    "www-authenticate",
+];
+
 /// Answered by the edge from the stored response.
 const CONDITIONAL: [HeaderName; 6] = [
     header::IF_MATCH,
@@ -106,6 +140,14 @@ pub fn keep_end_to_end(headers: &mut HeaderMap) {
     headers.remove(vary::MARK);
     headers.remove(parts::MARK);
     join_lines(headers);
+}
+
+/// Leaves what may come after a body.
+pub fn keep_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    remove(trailers, &NO_TRAILERS);
+    remove(trailers, &NAMES_CLIENT);
+    remove(trailers, &OVERRIDES);
 }
 
 fn strip(headers: &mut HeaderMap) {

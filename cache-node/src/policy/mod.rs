@@ -8,14 +8,17 @@
 //! | module | purpose |
 //! |---|---|
 //! | [`site`] | origins, their host names and limits, validated |
+//! | [`address`] | which addresses an origin may have |
 //! | [`key`] | the identity of a cacheable response |
 //! | [`vary`] | which variant answers which request |
 //! | [`hop`] | which headers travel, and which end here |
 //! | [`rules`] | where the RFCs leave a choice: what a site chose |
 //! | [`choices`] | what else a site chooses, as configured: keys, times, headers, paths |
+//! | [`doors`] | who may purge by `PURGE`, which protocols connections may switch to |
 //! | [`directives`] | `Cache-Control` and the targeted fields |
 //! | [`surrogate`] | `Surrogate-Control` as one of them |
 //! | [`freshness`] | lifetime and age |
+//! | [`explain`] | where a lifetime comes from, for people |
 //! | [`storable`] | what may be stored |
 //! | [`serve`] | what a stored response may be used for |
 //! | [`conditional`] | preconditions, validators, updates by `304` |
@@ -30,11 +33,13 @@
 //! site says so; of a
 //! client's `Cache-Control` counts only what costs the origin nothing, unless a site wants more.
 
-mod address;
+pub mod address;
 pub mod choices;
 pub mod conditional;
 pub mod date;
 pub mod directives;
+pub mod doors;
+pub mod explain;
 pub mod freshness;
 #[cfg(test)]
 mod headers_tests;

@@ -16,6 +16,7 @@ use super::choices::{
     self, HeaderEdits, HeadersConfig, HealthConfig, KeyConfig, PathConfig, Paths, SetCookie,
     TtlConfig, Wrong,
 };
+use super::doors::{self, PurgeConfig, PurgeRules, UpgradeConfig, UpgradeRules};
 use super::key::KeyRules;
 use super::label::plain_path;
 use super::parts::InParts;
@@ -110,6 +111,12 @@ pub struct SiteConfig {
     /// When an origin counts as away, where there are several.
     #[serde(default)]
     pub health: HealthConfig,
+    /// Who may purge by the method `PURGE`; nobody unless set.
+    #[serde(default)]
+    pub purge: PurgeConfig,
+    /// Which protocols connections may switch to; none unless set.
+    #[serde(default)]
+    pub upgrade: UpgradeConfig,
     /// What differs for some paths; the first rule that fits counts.
     #[serde(default)]
     pub path: Vec<PathConfig>,
@@ -179,6 +186,10 @@ pub struct Site {
     pub response_headers: HeaderEdits,
     /// When an origin counts as away.
     pub health: HealthConfig,
+    /// Who may purge by the method `PURGE`.
+    pub purge: PurgeRules,
+    /// Which protocols connections may switch to.
+    pub upgrade: UpgradeRules,
     /// Longest wait for a connection to the origin.
     pub connect_timeout: Duration,
     /// Longest wait for the origin's response head.
@@ -357,6 +368,8 @@ fn build(config: &SiteConfig, faults: &mut Faults) -> Option<Site> {
     let request_headers = faults.take("request_headers", edits(&config.request_headers));
     let response_headers = faults.take("response_headers", edits(&config.response_headers));
     let methods = faults.take("methods", choices::read_methods(&config.methods));
+    let purge = faults.take("purge", doors::read_purge(&config.purge));
+    let upgrade = faults.take("upgrade", doors::read_upgrade(&config.upgrade));
     let key = faults.take("key", choices::read_key(&config.key));
     let (first, more) = origins(config, faults)?;
     Some(Site {
@@ -371,6 +384,8 @@ fn build(config: &SiteConfig, faults: &mut Faults) -> Option<Site> {
         request_headers,
         response_headers,
         health: config.health.clone(),
+        purge,
+        upgrade,
         connect_timeout: Duration::from_millis(config.connect_timeout_ms),
         first_byte_timeout: Duration::from_millis(config.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(config.between_bytes_timeout_ms),

@@ -40,5 +40,11 @@ pub use registry::{Entry, FillEntry, Fills};
 pub use sealed::{Sealer, Source, SourcePart};
 pub use server::{CopyRequest, CopyWishes, PeerService, PrefetchWish};
 
+/// Whether bytes begin with the header of a frame that may be sent; for probes.
+pub fn is_frame(bytes: &[u8]) -> bool {
+    let header = bytes.first_chunk().and_then(|head| lane::frame::Header::decode(*head).ok());
+    header.is_some_and(|header| lane::frame::Header::decode(header.encode()) == Ok(header))
+}
+
 #[cfg(test)]
 mod tests;

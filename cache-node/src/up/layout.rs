@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cluster.json   the cluster's id, first port and counts
+//! site.json      the site's definition as it was given last
 //! lock           held while the cluster is up
 //! ca/  secret    the throw-away certificate authority, the cluster's secret
 //! admin-token    the token for control calls

@@ -10,6 +10,7 @@ mod plan;
 mod ports;
 mod present;
 mod ready;
+mod settle;
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use crate::files::FileError;
 use children::Children;
 use layout::Layout;
 use plan::Plan;
+use settle::Question;
 
 pub use plan::{BASE_PORT_DEFAULT, COUNT_DEFAULT};
 
@@ -37,6 +39,8 @@ pub struct UpOptions {
     pub auto: Option<u16>,
     /// The origin's URL; a demo origin is started where there is none.
     pub origin: Option<String>,
+    /// The demo origin is wanted in so many words.
+    pub demo_origin: bool,
     /// The demo origin's bytes per second, as `shoal-loadtest origin --rate` takes them.
     pub demo_origin_rate: Option<String>,
     /// Where everything is kept.
@@ -145,20 +149,38 @@ pub async fn run(
     out: &mut impl Write,
     report: &mut impl Write,
 ) -> Result<(), UpError> {
-    let (plan, layout) = prepare(&options)?;
+    let (plan, layout, is_old) = prepare(&options)?;
     let mut children = Children::new(layout.logs());
     let mut stop = pin!(stop);
     let up = async {
         start(&plan, &layout, &mut children)?;
-        ready::wait(&plan, &mut children).await
+        ready::wait(&plan, &mut children).await?;
+        let question = Question {
+            plan: &plan,
+            folder: layout.folder(),
+            token_file: &layout.token_file(),
+            is_old,
+            is_asked: options.asks_for_a_site(),
+        };
+        settle::settle(&question).await
     };
     let started = tokio::select! {
-        started = up => started.map(|()| true),
-        () = stop.as_mut() => Ok(false),
+        started = up => started.map(Some),
+        () = stop.as_mut() => Ok(None),
     };
     let told = match started {
-        Ok(true) => present(&options, &plan, &layout, &children, out),
-        Ok(false) => Ok(false),
+        Ok(Some(settled)) => {
+            let (words, origin) = settled.unzip();
+            if let Some(words) = words {
+                // Nobody may be reading any more; the cluster goes on all the same.
+                let _ = writeln!(report, "shoal up: {words}").and_then(|()| report.flush());
+            }
+            let token_file = layout.token_file();
+            let places = present::Places { data_dir: layout.folder(), token_file: &token_file };
+            let facts = present::Facts::new(&plan, places, &children).with_origin(origin.flatten());
+            present(&options, &facts, out)
+        }
+        Ok(None) => Ok(false),
         Err(error) => Err(error),
     };
     if matches!(told, Ok(true)) {
@@ -168,8 +190,19 @@ pub async fn run(
     told.map(|_| ())
 }
 
-fn prepare(options: &UpOptions) -> Result<(Plan, Layout), UpError> {
+impl UpOptions {
+    /// Whether anything is said of the site.
+    fn asks_for_a_site(&self) -> bool {
+        let Self { origin, demo_origin, first_byte_timeout, hosts, site, .. } = self;
+        let lists = !hosts.is_empty() || !site.is_empty();
+        origin.is_some() || *demo_origin || first_byte_timeout.is_some() || lists
+    }
+}
+
+/// Who runs where, and whether the cluster was there before.
+fn prepare(options: &UpOptions) -> Result<(Plan, Layout, bool), UpError> {
     let record = layout::inspect(&options.data_dir)?;
+    let is_old = record.is_some();
     let plan = Plan::new(options, record.as_ref())?;
     let demo_origin =
         plan.demo_origin.as_ref().map(|_| children::find_demo_origin()).transpose()?;
@@ -187,7 +220,7 @@ fn prepare(options: &UpOptions) -> Result<(Plan, Layout), UpError> {
     };
     let layout = layout.with_demo_origin(demo_origin);
     layout.write(&plan)?;
-    Ok((plan, layout))
+    Ok((plan, layout, is_old))
 }
 
 fn start(plan: &Plan, layout: &Layout, children: &mut Children) -> Result<(), UpError> {
@@ -202,14 +235,9 @@ fn start(plan: &Plan, layout: &Layout, children: &mut Children) -> Result<(), Up
 
 fn present(
     options: &UpOptions,
-    plan: &Plan,
-    layout: &Layout,
-    children: &Children,
+    facts: &present::Facts,
     out: &mut impl Write,
 ) -> Result<bool, UpError> {
-    let token_file = layout.token_file();
-    let places = present::Places { data_dir: layout.folder(), token_file: &token_file };
-    let facts = present::Facts::new(plan, places, children);
     let text = if options.json { facts.json() } else { facts.text() };
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(UpError::Output)?;
     Ok(true)

@@ -29,7 +29,7 @@ const ORIGIN_OFFSET: u16 = 500;
 /// The hosts that a site of this machine always serves.
 const LOOPBACK_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 /// The name of the one site.
-const SITE_NAME: &str = "default";
+pub(super) const SITE_NAME: &str = "default";
 const BASE_PORT_MIN: u16 = 1_024;
 const BASE_PORT_MAX: u16 = u16::MAX - ORIGIN_OFFSET;
 

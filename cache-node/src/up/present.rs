@@ -62,6 +62,12 @@ impl Facts {
         }
     }
 
+    /// The same, with the origin that counts.
+    pub(super) fn with_origin(self, origin: Option<String>) -> Self {
+        let origin = origin.unwrap_or(self.origin);
+        Self { origin, ..self }
+    }
+
     /// One line.
     pub(super) fn json(&self) -> String {
         // Strings and numbers only: there is nothing that could not be JSON.

@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a failing test shows what the processes said")]
 
+mod asking;
 mod bad_origins;
 mod common;
 mod crowds;

@@ -9,6 +9,7 @@
 mod crates;
 mod docs;
 mod files;
+mod hostile;
 mod layers;
 mod metrics;
 mod page;
@@ -65,6 +66,11 @@ fn the_configuration_is_documented() {
     let tree = Tree::read();
     judge(&settings::page(&tree));
     judge(&settings::sites(&tree));
+}
+
+#[test]
+fn hostile_input_is_tested() {
+    judge(&hostile::tested(&Tree::read()));
 }
 
 #[test]

@@ -110,6 +110,25 @@ mod tests {
         Request { object, bytes }
     }
 
+    /// What `fuzz/` calls for hours, for a moment.
+    #[test]
+    fn nonsense_is_refused_or_read_and_never_more() {
+        let mut state = 7_u64;
+        let mut next = |end: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % end
+        };
+        const PIECES: [&[u8]; 9] =
+            [b"id,size\n", b"7", b",", b"\n", b"18446744073709551616", b"#", b"\xff", b" ", b"\0"];
+        for _ in 0..3_000 {
+            let text: Vec<u8> =
+                (0..next(24)).flat_map(|_| PIECES[next(PIECES.len())].to_vec()).collect();
+            if let Ok(requests) = read(&text[..]) {
+                assert!(requests.len() <= text.iter().filter(|byte| **byte == b'\n').count() + 1);
+            }
+        }
+    }
+
     #[test]
     fn ids_are_numbered_as_they_come() {
         let read = read(&b"id,size\n7,10\n# a remark\n\nx/y , 20,99\n7,10\r\n"[..]).unwrap();

@@ -92,7 +92,7 @@ async fn ranges_are_cut_from_what_is_stored() {
         ("Range: nonsense\r\n", 200, BODY, None),
         ("Range: bytes=2-4\r\nIf-Range: \"1\"\r\n", 206, "234", Some("bytes 2-4/10")),
         ("Range: bytes=2-4\r\nIf-Range: \"2\"\r\n", 200, BODY, None),
-        ("Range: bytes=2-4\r\nIf-Match: \"2\"\r\n", 200, BODY, None),
+        ("Range: bytes=2-4\r\nIf-Match: \"2\"\r\n", 412, "", None),
     ] {
         let answer = rig.get("/x", lines).await;
         assert_eq!((answer.status(), answer.body()), (status, body), "{lines}");
@@ -115,7 +115,12 @@ async fn clients_preconditions_are_answered_from_the_cache() {
         ("If-Modified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n", 200),
         ("If-Modified-Since: whenever\r\n", 200),
         ("If-None-Match: \"1\"\r\nRange: bytes=0-1\r\n", 304),
-        ("If-Match: \"2\"\r\n", 200),
+        ("If-Match: \"2\"\r\n", 412),
+        ("If-Match: \"2\"\r\nRange: bytes=0-1\r\n", 412),
+        ("If-Match: \"1\"\r\nRange: bytes=0-1\r\n", 206),
+        ("If-Match: \"1\"\r\nIf-None-Match: \"1\"\r\n", 304),
+        ("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:36 GMT\r\n", 412),
+        ("If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n", 200),
     ] {
         let answer = rig.get("/x", lines).await;
         assert_eq!(answer.status(), status, "{lines}");
@@ -123,6 +128,9 @@ async fn clients_preconditions_are_answered_from_the_cache() {
         if status == 304 {
             assert_eq!((answer.body(), answer.header("content-length")), ("", None));
             assert_eq!((answer.header("age"), answer.header("x-free")), (Some("0"), None));
+        }
+        if status == 412 {
+            assert_eq!((answer.body(), answer.header("content-length")), ("", Some("0")));
         }
     }
     assert_eq!(log.lock().unwrap().len(), 1);

@@ -126,6 +126,20 @@ impl ReadPath for Arc<Direct> {
         Ok(self.origin.send(&site, request).await?)
     }
 
+    async fn switch(
+        &self,
+        site: Arc<Site>,
+        request: OriginRequest,
+        protocol: &str,
+    ) -> Result<Switched, FetchError> {
+        Ok(self.origin.switch(&site, request, protocol).await?)
+    }
+
+    async fn purge(&self, _: &Site, key: ObjectKey, _: bool) -> Result<Purged, RpcError> {
+        let found = self.stored.lock().unwrap().remove(&key).is_some();
+        Ok(Purged { found, position: 7, nodes_acknowledged: 1, nodes_expired: 0 })
+    }
+
     async fn invalidate(&self, _: &Site, key: ObjectKey) {
         self.stored.lock().unwrap().remove(&key);
     }
@@ -186,6 +200,14 @@ impl Rig {
         (rig, log)
     }
 
+    /// An edge before the origin at `origin`, with more keys of its site, and a token that may purge
+    /// what is under `/mine/`.
+    pub(super) async fn with_site(origin: &str, keys: &str) -> Self {
+        let more =
+            format!("first_byte_timeout_ms = 20000\nbetween_bytes_timeout_ms = 20000\n{keys}");
+        Self::of_site(origin, EdgeConfig::default(), &more, Tasks::new()).await
+    }
+
     /// An edge before an origin that sends raw bytes to whoever connects, then closes, or not.
     pub(super) async fn raw(answer: &'static str, close: bool) -> Self {
         let (listener, origin) = bind().await;
@@ -213,10 +235,14 @@ impl Rig {
 
     /// Site `a` for `a.test`, which waits so long for its origin.
     async fn build(origin: &str, config: EdgeConfig, wait_ms: u64, origins: Tasks) -> Self {
-        let text = format!(
-            "name = \"a\"\nhosts = [\"a.test\"]\norigin = \"http://{origin}\"\n\
-             first_byte_timeout_ms = {wait_ms}\nbetween_bytes_timeout_ms = {wait_ms}\n"
-        );
+        let waits =
+            format!("first_byte_timeout_ms = {wait_ms}\nbetween_bytes_timeout_ms = {wait_ms}\n");
+        Self::of_site(origin, config, &waits, origins).await
+    }
+
+    async fn of_site(origin: &str, config: EdgeConfig, keys: &str, origins: Tasks) -> Self {
+        let text =
+            format!("name = \"a\"\nhosts = [\"a.test\"]\norigin = \"http://{origin}\"\n{keys}");
         let site: SiteConfig = toml::from_str(&text).unwrap();
         let sites = Arc::new(Sites::new(vec![site]).unwrap().into());
         let metrics = Metrics::new().unwrap();
@@ -225,7 +251,11 @@ impl Rig {
         let origin = OriginClient::new(origin_metrics, origins.clone()).unwrap();
         let direct = Arc::new(Direct { origin, stored: Mutex::default() });
         let edge_metrics = EdgeMetrics::new(&metrics).unwrap();
-        let edge = Arc::new(Edge::new(config, sites, [7; 32], direct, edge_metrics));
+        let edge = Edge::new(config, sites, [7; 32], direct, edge_metrics);
+        let edge = Arc::new(edge.with_token_purges(TokenPurges::new(|secret, site, path| {
+            let may = secret == b"secret" && site == "a" && path.starts_with("/mine/");
+            may.then(|| "ci".to_owned())
+        })));
         let (listener, address) = bind().await;
         tasks.spawn("edge", serve(listener, Arc::clone(&edge), tasks.clone()));
         Self { address, edge, tasks, origins }
@@ -261,7 +291,7 @@ impl Rig {
     }
 }
 
-async fn bind() -> (TcpListener, SocketAddr) {
+pub(super) async fn bind() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)

@@ -84,6 +84,7 @@ pub use self::leader::Proposed;
 pub use self::plan::Mark;
 pub use self::service::RaftService;
 pub use self::watch::TierState;
+pub use self::wire::is_entry;
 
 /// Between a leader's heartbeats, in milliseconds.
 const HEARTBEAT_MS: u64 = 200;

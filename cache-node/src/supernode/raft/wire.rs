@@ -92,6 +92,12 @@ pub(super) fn entry_to(entry: Entry) -> v1::LogEntry {
     v1::LogEntry { log_id: Some(log_id_to(entry.log_id)), payload: Some(payload) }
 }
 
+/// Whether bytes are an entry of the log; for probes.
+pub fn is_entry(bytes: &[u8]) -> bool {
+    let wire = <v1::LogEntry as prost::Message>::decode(bytes).ok();
+    wire.and_then(|wire| entry_from(wire).ok()).is_some()
+}
+
 pub(super) fn entry_from(wire: v1::LogEntry) -> Result<Entry, WireError> {
     use v1::log_entry::Payload;
     let log_id = wire.log_id.map(log_id_from).ok_or_else(|| missing("log_id"))?;

@@ -1,0 +1,5 @@
+//! Fuzzes `preconditions`; see `cache-node/src/probes.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| shoal_node::probes::run("preconditions", data));

@@ -1,0 +1,5 @@
+//! Fuzzes `range`; see `cache-node/src/probes.rs`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| shoal_node::probes::run("range", data));
