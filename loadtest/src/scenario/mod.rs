@@ -20,7 +20,7 @@ pub use origin::OriginScenario;
 pub use policy::PolicyScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
-pub use swarm::SwarmScenario;
+pub use swarm::{Contender, SwarmScenario};
 pub use transfer::TransferScenario;
 
 use thiserror::Error;
