@@ -20,8 +20,6 @@ const HUB: &str = "hub";
 const QUEUE_MS: u64 = 20;
 /// What a line may send at once, in bytes: the kernel hands packets over 64 KiB at a time.
 const BURST_BYTES: u64 = 66 * 1024;
-/// How senders find out what a line carries: Linux's own default, whatever this machine is set to.
-const CONGESTION: &str = "cubic";
 /// Most bytes that the kernel hands over as one packet: a full line drops all of it, where a switch
 /// drops one packet on the wire. Smaller ones cost more of the processor.
 const HANDED_OVER_BYTES_MAX: u64 = 6_000;
@@ -129,8 +127,6 @@ impl Lab {
         ip(&["-n", &own, "address", "add", &address, "dev", "eth0"])?;
         ip(&["-n", &own, "link", "set", "eth0", "up"])?;
         ip(&["-n", &own, "link", "set", "lo", "up"])?;
-        let cubic = format!("echo {CONGESTION} >/proc/sys/net/ipv4/tcp_congestion_control");
-        ip(&["netns", "exec", &own, "sh", "-c", &cubic])?;
         let most = HANDED_OVER_BYTES_MAX.to_string();
         for (space, interface) in [(&own, "eth0"), (&hub, port.as_str())] {
             ip(&["-n", space, "link", "set", "dev", interface, "gso_max_size", &most])?;

@@ -25,7 +25,7 @@ const AHEAD_MS: u64 = 800;
 /// A member asks mates for a chunk when they are at least a part of so many of those before it.
 const ASKED_BY_MAX: u32 = 4;
 /// With fewer chunks on its way a node takes them as they come.
-const IN_FLIGHT_FEW: u32 = 4;
+const IN_FLIGHT_FEW: u32 = 8;
 /// When all that is missing is asked for, what is on its way for so long, and for as
 /// long as so many chunks take, is asked of another too.
 const ENDGAME_MS: u64 = 300;
