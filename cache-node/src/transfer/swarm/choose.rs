@@ -189,7 +189,8 @@ impl Swarm {
         let at = chunk as usize;
         let inside = self.inside.get(at).copied().unwrap_or_default();
         let rank = self.ranks.get(at).copied().unwrap_or_default();
-        few || rank <= u32::from(inside) * ASKED_BY_MAX
+        // A client that waits for it waits for no turn.
+        few || chunk == self.reader || rank <= u32::from(inside) * ASKED_BY_MAX
     }
 
     /// What so many chunks take, by how fast they came of late.
