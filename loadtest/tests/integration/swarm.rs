@@ -19,8 +19,8 @@ async fn a_small_swarm_is_measured_and_every_key_is_documented() {
         println!("network namespaces need root: not run");
         return;
     }
-    let line = "swarm --nodes 4 --zones 2 --super-nodes 1 --size 8MiB --rate 100Mbit --against origin \
-                --json";
+    let line = "swarm --nodes 4 --zones 2 --super-nodes 1 --size 8MiB --rate 100Mbit \
+                --against origin --json";
     let child = start(&line.split(' ').collect::<Vec<_>>());
     let pid = child.id().unwrap();
     let said = end(child).await;

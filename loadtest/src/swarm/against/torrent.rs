@@ -1,5 +1,5 @@
-//! The file that names an object for BitTorrent (BEP 3): its length, the SHA-1 of every piece, and a
-//! tracker.
+//! The file that names an object for BitTorrent (BEP 3): its length, the SHA-1 of every piece, and
+//! a tracker.
 
 use std::io::{self, Read};
 
