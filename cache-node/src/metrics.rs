@@ -131,6 +131,10 @@ pub struct TransferMetrics {
     pub bytes_in: IntCounter,
     /// Chunk bytes sent to peers.
     pub bytes_out: IntCounter,
+    /// Chunks received on lanes.
+    pub chunks_by_lane: IntCounter,
+    /// Chunks received by gRPC.
+    pub chunks_by_grpc: IntCounter,
     /// Chunks from peers that did not match their hash.
     pub bad_chunks: IntCounter,
     /// Requests to peers that failed and were taken elsewhere.
@@ -152,9 +156,17 @@ impl TransferMetrics {
             "Chunk bytes exchanged with peers, by direction (in: received and verified).",
             "direction",
         )?;
+        let chunks = m.counters(
+            "shoal_peer_chunks_total",
+            "Chunks received from peers that were asked for one by one, by the way they came \
+             (lane, grpc), before they are verified.",
+            "way",
+        )?;
         Ok(Self {
             bytes_in: bytes.with_label_values(&["in"]),
             bytes_out: bytes.with_label_values(&["out"]),
+            chunks_by_lane: chunks.with_label_values(&["lane"]),
+            chunks_by_grpc: chunks.with_label_values(&["grpc"]),
             bad_chunks: m.counter(
                 "shoal_peer_bad_chunks_total",
                 "Chunks from peers that did not match their hash.",

@@ -259,7 +259,7 @@ pub const KEYS: &[Key] = &[
         flag: "store-memory",
         variable: "SHOAL_STORE_MEMORY",
         value: "SIZE",
-        default: "256MiB",
+        default: "192MiB",
         help: "Most bytes of bodies in memory, 1MiB to store.budget; unset, at most that",
     },
     Key {

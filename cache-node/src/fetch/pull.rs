@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use shoal_proto::wire::v1::{self, follow_failed::Reason};
-use shoal_proto::{ChunkHash, LeaseId, Manifest, NodeId, ObjectHead, ObjectId};
+use shoal_proto::{ChunkHash, LeaseId, Manifest, NodeId, ObjectHead, ObjectId, ObjectKey};
 
 use super::fencing::Entrance;
 use super::flight::Outcome;
@@ -12,7 +12,7 @@ use super::job::{Job, Step};
 use super::types::{FetchError, Lookup};
 use crate::clock;
 use crate::directory::Verdict;
-use crate::membership::Member;
+use crate::membership::{Member, placement};
 use crate::metrics::Tier;
 use crate::policy::parts;
 use crate::store::StoreError;
@@ -25,7 +25,7 @@ impl Job {
     pub(super) async fn pull_from(&mut self, head: v1::IndexHead, holders: Vec<Member>) -> Step {
         let Ok(object) = ObjectId::try_from(head.object_id.as_ref()) else { return Step::Again };
         let publisher = NodeId(head.publisher_node_id);
-        // The publisher has the newest manifest; the others' may be from before a revalidation.
+        // Whoever pulls meets the others at the publisher.
         let mut holders = holders;
         holders.sort_by_key(|holder| holder.id != publisher);
         let Some((manifest, body)) = self.manifest_from(object, &holders).await else {
@@ -118,7 +118,9 @@ impl Job {
         holders: &[Member],
     ) -> Option<(Manifest, Option<bytes::Bytes>)> {
         let now_ms = clock::unix_ms();
-        for holder in holders {
+        let zone = self.inner.gatherer.zone();
+        let me = (self.inner.gatherer.me, zone.as_str());
+        for holder in asked_for_manifest(holders, me, self.key()) {
             match self.inner.peers.manifest(holder, self.key(), object).await {
                 Ok((manifest, body)) if self.is_of_use(manifest.head(), now_ms) => {
                     return Some((manifest, body));
@@ -392,5 +394,61 @@ impl Job {
             self.inner.peers.metrics().copies_taken.inc();
         }
         step
+    }
+}
+
+/// Who is asked for the manifest, in order, of holders with the publisher first. The publisher has
+/// the newest, but asked first by everybody it would send all small objects, whose bodies come with
+/// their manifests. So another comes before it, near ones first, and another one for every node and
+/// key; then the publisher, since the other's may be from before a revalidation.
+fn asked_for_manifest<'a>(
+    holders: &'a [Member],
+    (me, zone): (NodeId, &str),
+    key: ObjectKey,
+) -> Vec<&'a Member> {
+    let mut seed = *key.as_bytes();
+    seed.iter_mut().zip(me.0.to_le_bytes()).for_each(|(byte, mine)| *byte ^= mine);
+    let order = placement::rank(&ObjectKey::new(seed), holders.iter().map(|holder| holder.id));
+    let place = |holder: &&Member| {
+        let far = zone.is_empty() || holder.zone != zone;
+        (far, order.iter().position(|id| *id == holder.id))
+    };
+    let first = holders.iter().min_by_key(place);
+    let rest = holders.iter().filter(|holder| first.is_none_or(|first| first.id != holder.id));
+    first.into_iter().chain(rest).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const KEY: ObjectKey = ObjectKey::new([7; 32]);
+
+    fn holder(id: u64, zone: &str) -> Member {
+        Member { zone: zone.into(), ..Member::node(NodeId(id), format!("n{id}")) }
+    }
+
+    #[test]
+    fn no_holder_is_everybodys_first_and_the_publisher_is_soon_asked() {
+        let holders: Vec<_> = (1..=4).map(|id| holder(id, "")).collect();
+        let asked = |me| asked_for_manifest(&holders, (NodeId(me), ""), KEY);
+        let firsts: BTreeSet<_> = (10..60).map(|me| asked(me)[0].id).collect();
+        assert_eq!(firsts.len(), holders.len());
+        for me in 10..60 {
+            assert_eq!(asked(me).len(), holders.len());
+            assert!(asked(me)[..2].contains(&&holders[0]), "the publisher");
+        }
+    }
+
+    #[test]
+    fn a_holder_nearby_is_asked_first() {
+        let holders = [holder(1, "a"), holder(2, "a"), holder(3, "b")];
+        for me in 10..30 {
+            let asked = asked_for_manifest(&holders, (NodeId(me), "b"), KEY);
+            assert_eq!(asked[0].id, NodeId(3));
+        }
+        assert!(asked_for_manifest(&[], (NodeId(1), "b"), KEY).is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, Stream, StreamExt};
+use prometheus::IntCounter;
 use shoal_proto::limits::{INLINE_BODY_BYTES_MAX, RPC_DEADLINE_MS, STREAM_IDLE_MS};
 use shoal_proto::wire::v1::peer_client::PeerClient;
 use shoal_proto::wire::v1::{self, follow_event::Event};
@@ -149,12 +150,15 @@ impl Peers {
         if let Some(lanes) = &self.lanes
             && let Some(pieces) = lanes.ask(peer, &request, chunks).await?
         {
-            return Ok(pieces.boxed());
+            let came = self.metrics.chunks_by_lane.clone();
+            return Ok(pieces.inspect(move |piece| count(piece, &came)).boxed());
         }
         let mut client = self.client(peer)?;
         let deadline = Duration::from_millis(RPC_DEADLINE_MS);
         let pieces = with_deadline(deadline, client.get_chunks(request)).await?;
-        Ok(watched(pieces).map(|piece| piece.map(|piece| (piece.index, piece.data))).boxed())
+        let came = self.metrics.chunks_by_grpc.clone();
+        let pieces = watched(pieces).map(|piece| piece.map(|piece| (piece.index, piece.data)));
+        Ok(pieces.inspect(move |piece| count(piece, &came)).boxed())
     }
 
     /// Which chunks a peer has, as they come. Silence is no failure here: nothing may be coming.
@@ -273,6 +277,12 @@ impl Peers {
         let v1::PrefetchReply { bytes, failure } =
             with_deadline(deadline, client.prefetch(request)).await?;
         Ok(if failure.is_empty() { Ok(bytes) } else { Err(failure) })
+    }
+}
+
+fn count<T>(piece: &Result<T, RpcError>, came: &IntCounter) {
+    if piece.is_ok() {
+        came.inc();
     }
 }
 

@@ -78,6 +78,11 @@ enum Received {
 pub type Control<'a> = futures::stream::BoxStream<'a, Result<Followed, RpcError>>;
 
 impl Gatherer {
+    /// This node's zone; empty for none.
+    pub fn zone(&self) -> String {
+        self.view.borrow().member(self.me).map_or_else(String::new, |me| me.zone.clone())
+    }
+
     /// Gathers every chunk of an object whose manifest is known, from `holders`, together with who
     /// else does. The holder named first tells them of one another.
     ///
@@ -175,7 +180,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(gatherer: &'a Gatherer, live: &'a Live, wanted: Wanted, chunk_bytes: u32) -> Self {
         let (sender, received) = mpsc::channel(RECEIVED_MAX);
-        let zone = gatherer.view.borrow().member(gatherer.me).map_or(0, |me| zone(&me.zone));
+        let zone = zone(&gatherer.zone());
         let salt = wanted.key.as_bytes().iter().take(8).fold(0, |s, b| s << 8 | u64::from(*b));
         let mut swarm = Swarm::new(0, (gatherer.me, zone), salt, chunk_bytes);
         live.arrivals_after(0).into_iter().for_each(|chunk| swarm.has(chunk));

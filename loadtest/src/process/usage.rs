@@ -14,6 +14,10 @@ pub struct Usage {
     pub rss_bytes: u64,
     /// The most that it has been, in bytes.
     pub rss_peak_bytes: u64,
+    /// What of it is the process's own now, in bytes.
+    pub rss_anonymous_bytes: u64,
+    /// What of it are pages of files now, in bytes: the system takes them back when it needs them.
+    pub rss_file_bytes: u64,
 }
 
 /// What process `pid` has used; zero when it is gone.
@@ -25,6 +29,9 @@ pub fn of(pid: u32) -> Usage {
         cpu: cpu(&read("stat")).unwrap_or_default(),
         rss_bytes: memory(&status, "VmRSS:").unwrap_or_default(),
         rss_peak_bytes: memory(&status, "VmHWM:").unwrap_or_default(),
+        rss_anonymous_bytes: memory(&status, "RssAnon:").unwrap_or_default(),
+        // Files of a file system in memory count as shared memory.
+        rss_file_bytes: ["RssFile:", "RssShmem:"].iter().filter_map(|f| memory(&status, f)).sum(),
     }
 }
 

@@ -22,7 +22,7 @@ pub use play::PlayScenario;
 pub use policy::PolicyScenario;
 pub use run::Scenario;
 pub use sizes::SizeMix;
-pub use swarm::SwarmScenario;
+pub use swarm::{Contender, SwarmScenario};
 pub use transfer::TransferScenario;
 
 use thiserror::Error;

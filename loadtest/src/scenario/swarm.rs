@@ -2,7 +2,8 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use super::{UsageError, run::JsonTarget};
 
@@ -21,6 +22,27 @@ pub const RATE_MAX_BITS_PER_S: u64 = 100_000_000_000;
 /// A round may take so many times the ideal, and so much more.
 const LIMIT_TIMES: u32 = 20;
 const LIMIT_MORE: Duration = Duration::from_secs(60);
+
+/// What Shoal is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Contender {
+    /// BitTorrent: aria2 on every node, a seeder in the origin's place, opentracker beside it.
+    Aria2,
+    /// Every client asks the origin.
+    Origin,
+}
+
+impl Contender {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aria2 => "aria2",
+            Self::Origin => "origin",
+        }
+    }
+}
 
 /// Flags of `swarm`.
 #[derive(Clone, Debug, Args)]
@@ -52,6 +74,10 @@ pub struct SwarmArgs {
     /// Super-nodes: 1, 3, 5 or 7.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub super_nodes: u16,
+    /// Then the same by other means, over lines as they were: aria2 (needs aria2c and opentracker),
+    /// origin (as many times as long as there are nodes).
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub against: Vec<Contender>,
     /// The program `shoal` [default: beside this one, else on PATH].
     #[arg(long, value_name = "FILE")]
     pub shoal: Option<PathBuf>,
@@ -89,6 +115,8 @@ pub struct SwarmScenario {
     pub rounds: u16,
     /// `--super-nodes`
     pub super_nodes: u16,
+    /// `--against`
+    pub against: Vec<Contender>,
     /// `--shoal`
     pub shoal: Option<PathBuf>,
     /// `--data-dir`
@@ -131,6 +159,7 @@ impl TryFrom<SwarmArgs> for SwarmScenario {
             kill: args.kill,
             rounds: args.rounds,
             super_nodes: args.super_nodes,
+            against: args.against,
             shoal: args.shoal,
             data_dir: args.data_dir,
             log_level: args.log_level,

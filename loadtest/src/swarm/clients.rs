@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Write},
+    net::SocketAddr,
     os::unix::fs::FileExt,
     path::Path,
     sync::{
@@ -23,7 +24,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
-use super::{cluster::Member, results::Get, space};
+use super::{results::Get, space};
 use crate::{
     clock::Clock,
     content::{Content, ObjectName},
@@ -48,19 +49,22 @@ pub(super) struct Expected {
 impl Expected {
     /// Writes what the origin has at `path` to a file without a name in `folder`.
     pub(super) fn write(folder: &Path, path: String, size_bytes: u64) -> io::Result<Self> {
-        let object = ObjectName::parse(&path).map_err(io::Error::other)?;
-        let mut reader = Content::new(SEED).open(&object, 0);
-        let mut file = BufWriter::new(tempfile::tempfile_in(folder)?);
-        let mut piece = vec![0; PIECE_BYTES];
-        loop {
-            let read = reader.read(&mut piece);
-            if read == 0 {
-                break;
-            }
-            file.write_all(&piece[..read])?;
-        }
-        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = write_body(&path, BufWriter::new(tempfile::tempfile_in(folder)?))?;
         Ok(Self { file, size_bytes, path })
+    }
+}
+
+/// Writes what the origin has at `path`.
+pub(super) fn write_body(path: &str, mut file: BufWriter<File>) -> io::Result<File> {
+    let object = ObjectName::parse(path).map_err(io::Error::other)?;
+    let mut reader = Content::new(SEED).open(&object, 0);
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let read = reader.read(&mut piece);
+        if read == 0 {
+            return file.into_inner().map_err(io::IntoInnerError::into_error);
+        }
+        file.write_all(&piece[..read])?;
     }
 }
 
@@ -74,21 +78,21 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Connects from the node's own host, where no line is in between.
+    /// Connects from within a namespace to whoever is to be asked: from a node's own host to the
+    /// node no line is in between.
     pub(super) async fn connect(
-        node: &Member,
-        round: u16,
+        (space, address): (&str, SocketAddr),
+        get: Get,
         expected: &Arc<Expected>,
         connections: &Group,
     ) -> io::Result<Self> {
-        let stream = space::connect(&node.space, node.edge()).await?;
+        let stream = space::connect(space, address).await?;
         let (sender, connection) =
             handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         connections.spawn(async move {
             // How it ends, the request sees too.
             drop(connection.await);
         });
-        let get = Get { round, node: node.name.clone(), zone: node.zone, ..Get::default() };
         Ok(Self { sender, expected: expected.clone(), progress: Arc::default(), get })
     }
 

@@ -5,7 +5,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -32,12 +32,12 @@ use crate::{
 const READY_DEADLINE: Duration = Duration::from_secs(180);
 /// Between two looks, in milliseconds.
 const LOOK_EVERY_MS: u64 = 200;
-const ORIGIN_PORT: u16 = 7000;
+pub(super) const ORIGIN_PORT: u16 = 7000;
 const CLUSTER_PORT: u16 = 7400;
 const EDGE_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9400;
 /// The origin's host.
-const ORIGIN: &str = "origin";
+pub(super) const ORIGIN: &str = "origin";
 
 /// One member on its host.
 #[derive(Debug)]
@@ -83,10 +83,7 @@ struct StatusMember {
 
 impl Cluster {
     /// Lays lines, starts everything, and waits until all members see one another.
-    pub(super) async fn start(
-        scenario: &SwarmScenario,
-        folder: &std::path::Path,
-    ) -> Result<Self, SwarmError> {
+    pub(super) async fn start(scenario: &SwarmScenario, folder: &Path) -> Result<Self, SwarmError> {
         let program = find_program("shoal", scenario.shoal.as_deref());
         let program = program.ok_or(TierError::NoProgram)?;
         let zone = |at: u16| at % scenario.zones;
@@ -135,6 +132,11 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+
+    /// Bytes that have left the origin's host so far, with all headers.
+    pub(super) fn origin_sent(&self) -> u64 {
+        self.lab.carried(ORIGIN).0
     }
 
     /// What has left the origin for a path.
@@ -202,7 +204,7 @@ impl Cluster {
 
 struct Starter<'a> {
     scenario: &'a SwarmScenario,
-    folder: &'a std::path::Path,
+    folder: &'a Path,
     program: PathBuf,
     lab: &'a Lab,
 }
@@ -210,9 +212,7 @@ struct Starter<'a> {
 impl Starter<'_> {
     fn origin(&self, address: Ipv4Addr) -> Result<Process, SwarmError> {
         let own = std::env::current_exe().map_err(|source| self.failed(source))?;
-        let listen = format!("{address}:{ORIGIN_PORT}");
-        let args = ["origin", "--exit-with-parent", "--listen", &listen].map(str::to_owned);
-        self.run(ORIGIN, own, args.to_vec())
+        self.run(ORIGIN, own, origin_args(address))
     }
 
     fn member(&self, name: &str, zone: u16, is_super: bool) -> Result<Member, SwarmError> {
@@ -242,18 +242,34 @@ impl Starter<'_> {
     }
 
     fn run(&self, host: &str, program: PathBuf, args: Vec<String>) -> Result<Process, SwarmError> {
-        let (space, _) = self.lab.place(host).ok_or(SwarmError::NoHost)?;
-        let ip = find_program("ip", None).ok_or(SwarmError::NoHost)?;
-        let inside = ["netns", "exec", &space].map(str::to_owned).into_iter();
-        let program = program.to_string_lossy().into_owned();
-        let args: Vec<_> = inside.chain([program]).chain(args).collect();
         let log = self.folder.join(format!("{host}.log"));
-        Ok(Process::start(host, &ip, &args, &log, false).map_err(TierError::from)?)
+        host_process(self.lab, (host, &log), &program, args)
     }
 
     fn failed(&self, source: std::io::Error) -> TierError {
         TierError::File { path: self.folder.to_owned(), source }
     }
+}
+
+/// What an origin of ours at `address` is started with.
+pub(super) fn origin_args(address: Ipv4Addr) -> Vec<String> {
+    let listen = format!("{address}:{ORIGIN_PORT}");
+    ["origin", "--exit-with-parent", "--listen", &listen].map(str::to_owned).to_vec()
+}
+
+/// Starts a program on a host of the lab.
+pub(super) fn host_process(
+    lab: &Lab,
+    (host, log): (&str, &Path),
+    program: &Path,
+    args: Vec<String>,
+) -> Result<Process, SwarmError> {
+    let (space, _) = lab.place(host).ok_or(SwarmError::NoHost)?;
+    let ip = find_program("ip", None).ok_or(SwarmError::NoHost)?;
+    let inside = ["netns", "exec", &space].map(str::to_owned).into_iter();
+    let program = program.to_string_lossy().into_owned();
+    let args: Vec<_> = inside.chain([program]).chain(args).collect();
+    Ok(Process::start(host, &ip, &args, log, false).map_err(TierError::from)?)
 }
 
 /// How many members a member sees up.
@@ -281,7 +297,11 @@ async fn used(node: &Member) -> NodeUse {
         peer_bytes_out: metric("shoal_peer_bytes_total{direction=\"out\"}"),
         peer_failures: metric("shoal_peer_failures_total"),
         bad_chunks: metric("shoal_peer_bad_chunks_total"),
+        lane_chunks: metric("shoal_peer_chunks_total{way=\"lane\"}"),
+        grpc_chunks: metric("shoal_peer_chunks_total{way=\"grpc\"}"),
         cpu_ms: u64::try_from(usage.cpu.as_millis()).unwrap_or(u64::MAX),
         rss_peak_bytes: usage.rss_peak_bytes,
+        rss_anonymous_bytes: usage.rss_anonymous_bytes,
+        rss_file_bytes: usage.rss_file_bytes,
     }
 }

@@ -7,9 +7,11 @@
 //! | `space` | connections from within a namespace |
 //! | `cluster` | members and origin, one process a host |
 //! | `clients` | one client a node, every byte compared |
+//! | `against` | the same by other means |
 //! | `results` | what it came to |
 //! | `targets` | what it is to come to |
 
+mod against;
 mod clients;
 mod cluster;
 mod lab;
@@ -42,7 +44,7 @@ use crate::{
 use clients::{Client, Expected, ms};
 use cluster::Cluster;
 pub use lab::LabError;
-use results::{LineUse, NodeUse, Ratios, Results, ZoneEntry};
+use results::{Contest, Get, LineUse, NodeUse, Ratios, Results, ZoneEntry};
 
 /// Between two looks at how far clients are, in milliseconds.
 const LOOK_EVERY_MS: u64 = 20;
@@ -89,6 +91,15 @@ pub enum SwarmError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// What is to be compared with is not here.
+    #[error(
+        "--against: {program} is not on PATH; install it (Debian: apt-get install aria2 \
+         opentracker, or ci/deps.sh swarm)"
+    )]
+    NoContender {
+        /// What is missing.
+        program: &'static str,
+    },
     /// There is no place for the data.
     #[error("--data-dir: {0}; give an empty or a new folder that can be written to")]
     Folder(#[from] io::Error),
@@ -103,6 +114,7 @@ pub async fn bench(
     scenario: &SwarmScenario,
     stop: &CancellationToken,
 ) -> Result<Results, SwarmError> {
+    against::check(&scenario.against)?;
     let temporary = match &scenario.data_dir {
         Some(_) => None,
         None => Some(tempfile::Builder::new().prefix("shoal-swarm-").tempdir()?),
@@ -121,7 +133,7 @@ async fn measure(scenario: &SwarmScenario, folder: &Path) -> Result<Results, Swa
     let mut results = Results { ideal_ms: ms(scenario.ideal()), ..Results::default() };
     let before = cluster.node_uses().await;
     let (other, client) = (cluster.other_cpu(), usage::of(std::process::id()).cpu);
-    let entered = cluster.lab.entered();
+    let (entered, sent) = (cluster.lab.entered(), cluster.origin_sent());
     let mut waited = Duration::ZERO;
     for round in 0..scenario.rounds {
         waited += one_round(scenario, (folder, round), &mut cluster, &mut results).await?;
@@ -134,8 +146,16 @@ async fn measure(scenario: &SwarmScenario, folder: &Path) -> Result<Results, Swa
         let now = cluster.lab.entered();
         results.zones = zones(scenario, entered.iter().zip(now).map(|(then, now)| now - then));
     }
+    let objects = scenario.size_bytes as f64 * f64::from(scenario.rounds);
+    results.origin_wire_per_object = cluster.origin_sent().saturating_sub(sent) as f64 / objects;
     cluster.stop().await?;
     sum_up(scenario, waited, &mut results);
+    for contender in &scenario.against {
+        let contest = against::contend(scenario, folder, *contender).await?;
+        let known = contest.times.count > 0 && results.times.count > 0;
+        let p99_by_shoal = known.then(|| contest.times.p99 / results.times.p99);
+        results.against.push(Contest { p99_by_shoal, ..contest });
+    }
     Ok(results)
 }
 
@@ -151,7 +171,9 @@ async fn one_round(
     let expected = Arc::new(Expected::write(folder, path.clone(), size_bytes)?);
     let connections = Group::new();
     let connect = cluster.nodes.iter().map(async |node| {
-        let client = Client::connect(node, round, &expected, &connections).await;
+        let get = Get { round, node: node.name.clone(), zone: node.zone, ..Get::default() };
+        let at = (node.space.as_str(), node.edge());
+        let client = Client::connect(at, get, &expected, &connections).await;
         client.map_err(|source| SwarmError::Connect { node: node.name.clone(), source })
     });
     let clients: Result<Vec<_>, _> = join_all(connect).await.into_iter().collect();
@@ -266,6 +288,8 @@ fn since(before: &NodeUse, after: NodeUse) -> NodeUse {
         peer_bytes_out: after.peer_bytes_out.saturating_sub(before.peer_bytes_out),
         peer_failures: after.peer_failures.saturating_sub(before.peer_failures),
         bad_chunks: after.bad_chunks.saturating_sub(before.bad_chunks),
+        lane_chunks: after.lane_chunks.saturating_sub(before.lane_chunks),
+        grpc_chunks: after.grpc_chunks.saturating_sub(before.grpc_chunks),
         cpu_ms: after.cpu_ms.saturating_sub(before.cpu_ms),
         ..after
     }

@@ -94,10 +94,33 @@ pub struct NodeUse {
     pub peer_failures: u64,
     /// Chunks that did not match their hash.
     pub bad_chunks: u64,
+    /// Chunks that came on lanes.
+    pub lane_chunks: u64,
+    /// Chunks that came by gRPC.
+    pub grpc_chunks: u64,
     /// Processor time, in milliseconds.
     pub cpu_ms: u64,
     /// Most resident memory at any time.
     pub rss_peak_bytes: u64,
+    /// Resident memory at the end that is the process's own.
+    pub rss_anonymous_bytes: u64,
+    /// Resident memory at the end that are pages of files.
+    pub rss_file_bytes: u64,
+}
+
+/// What another way of getting the object came to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Contest {
+    /// Which.
+    pub name: &'static str,
+    /// Times of its clients by the ideal.
+    pub times: Ratios,
+    /// Whose client failed, and why.
+    pub failures: Vec<String>,
+    /// Bytes on the wire that left the origin's host, by the size.
+    pub origin_wire_per_object: f64,
+    /// Its p99 by Shoal's; none when either is missing.
+    pub p99_by_shoal: Option<f64>,
 }
 
 /// All of it.
@@ -111,6 +134,8 @@ pub struct Results {
     pub failed: usize,
     /// Body bytes that left the origin by the size, over all rounds.
     pub origin_bytes_per_object: f64,
+    /// Bytes on the wire that left the origin's host by the size, over all rounds.
+    pub origin_wire_per_object: f64,
     /// Requests that the origin saw.
     pub origin_requests: u64,
     /// The most that entered any zone by the size; none with one zone.
@@ -133,6 +158,8 @@ pub struct Results {
     pub busy_cores: f64,
     /// Nodes that were killed, in order.
     pub killed: Vec<String>,
+    /// Other ways of getting the same, in the order of `--against`.
+    pub against: Vec<Contest>,
     /// Every client.
     pub gets: Vec<Get>,
     /// Every node.

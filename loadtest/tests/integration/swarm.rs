@@ -19,7 +19,8 @@ async fn a_small_swarm_is_measured_and_every_key_is_documented() {
         println!("network namespaces need root: not run");
         return;
     }
-    let line = "swarm --nodes 4 --zones 2 --super-nodes 1 --size 8MiB --rate 100Mbit --json";
+    let line = "swarm --nodes 4 --zones 2 --super-nodes 1 --size 8MiB --rate 100Mbit \
+                --against origin --json";
     let child = start(&line.split(' ').collect::<Vec<_>>());
     let pid = child.id().unwrap();
     let said = end(child).await;
@@ -40,6 +41,10 @@ async fn a_small_swarm_is_measured_and_every_key_is_documented() {
     assert!(undocumented.is_empty(), "not in docs/loadtest-swarm-json.md: {undocumented:?}");
     let vanished: Vec<_> = documented.difference(&found).collect();
     assert!(vanished.is_empty(), "in docs/loadtest-swarm-json.md, but not reported: {vanished:?}");
+    let straight = &results["against"][0];
+    assert_eq!(straight["times"]["count"], 4, "{straight}");
+    assert!(straight["times"]["p50"].as_f64().unwrap() > 3.0, "one line for all: {straight}");
+    assert!(straight["origin_wire_per_object"].as_f64().unwrap() > 4.0, "{straight}");
     assert!(results["line_use"].as_array().unwrap().len() > 10, "{results}");
     assert_eq!(spaces_of(pid), 0, "namespaces are left behind");
 }
@@ -93,6 +98,8 @@ async fn ctrl_c_takes_down_all_namespaces_and_processes() {
 #[tokio::test]
 async fn what_cannot_be_measured_is_said() {
     let said = loadtest("swarm --nodes 2 --kill 2").await;
+    assert_eq!(said.code, 64, "{said:?}");
+    let said = loadtest("swarm --against bittorrent").await;
     assert_eq!(said.code, 64, "{said:?}");
     let said = loadtest("swarm --shoal /nowhere/shoal").await;
     assert_eq!(said.code, 1, "{said:?}");

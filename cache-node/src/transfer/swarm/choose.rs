@@ -22,6 +22,10 @@ const IN_FLIGHT_CHUNKS_MIN: u32 = 16;
 /// As much is in flight as arrives in this time: what is asked for earlier than it can be sent waits
 /// in a queue, while others could send it.
 const AHEAD_MS: u64 = 800;
+/// A member asks mates for a chunk when they are at least a part of so many of those before it.
+const ASKED_BY_MAX: u32 = 4;
+/// With fewer chunks on its way a node takes them as they come.
+const IN_FLIGHT_FEW: u32 = 8;
 /// When all that is missing is asked for, what is on its way for so long, and for as
 /// long as so many chunks take, is asked of another too.
 const ENDGAME_MS: u64 = 300;
@@ -42,7 +46,7 @@ impl Swarm {
         let free = self.peers.values().filter(|peer| peer.room(now_ms) > 0);
         // Who is likely to send soonest first, those within the circle before those outside, and
         // among equals another one each time.
-        let turn = |id: NodeId| mix(self.next_request ^ mix(id.0 ^ self.me.0));
+        let turn = |id: NodeId| mix(self.next_request ^ self.salt ^ mix(id.0 ^ self.me.0));
         let order = |peer: &Peer| (peer.cost(), self.is_outside(peer), turn(peer.facts.id));
         let mut free: Vec<_> = free.map(|peer| (order(peer), peer.facts.id, peer)).collect();
         free.sort_unstable_by_key(|(order, ..)| *order);
@@ -81,26 +85,45 @@ impl Swarm {
         self.zones.get(&zone).copied().unwrap_or_default()
     }
 
-    /// Brings the ranks of known chunks up to date.
+    /// Brings the ranks of known chunks up to date. As many chunks as the circle has members make a
+    /// round, in which each is first for one chunk, second for another, and so on: shared out at
+    /// random, some would wait long for the first chunk that they can pass on. Who sits where is
+    /// drawn anew for every round, so that nobody always stands in for the same one.
     pub(super) fn rank_chunks(&mut self) {
+        let near = self.mates_in(self.zone) + 1;
+        let mut drawn: Option<(u32, u32)> = None;
         for chunk in self.ranks.len() as u32..self.copies.len() as u32 {
-            let mine = self.share(chunk, self.me);
-            let near = self.members.iter().filter(|(_, zone)| **zone == self.zone);
-            let before = near.filter(|(id, _)| self.share(chunk, **id) > mine);
-            self.ranks.push(before.count() as u32);
+            let round = chunk / near;
+            let seat = match drawn {
+                Some((of, seat)) if of == round => seat,
+                _ => self.seat(round),
+            };
+            drawn = Some((round, seat));
+            self.ranks.push((seat + near - chunk % near) % near);
         }
+    }
+
+    fn seat(&self, round: u32) -> u32 {
+        let mine = self.share(round, self.me);
+        let near = self.members.iter().filter(|(_, zone)| **zone == self.zone);
+        near.filter(|(id, _)| self.share(round, **id) > mine).count() as u32
     }
 
     fn chunks_for(&self, now_ms: u64, (peer, outside): (&Peer, bool), count: usize) -> Vec<u32> {
         let known = self.copies.len() as u32;
         let first = (self.first_missing / u64::BITS) as usize;
+        let few = self.in_flight() < IN_FLIGHT_FEW;
         let mut wanted: Vec<(bool, u32, u16, u64, u32)> = Vec::new();
         for word in first..first + LOOKED_AT_WORDS {
             let mut bits = peer.has.word(word) & !self.here.word(word) & !self.asked.word(word);
             while bits != 0 {
                 let chunk = word as u32 * u64::BITS + bits.trailing_zeros();
                 bits &= bits - 1;
-                if chunk < known && (!outside || self.is_mine(now_ms, chunk, peer)) {
+                let mine = || match outside {
+                    true => self.is_mine(now_ms, chunk, peer),
+                    false => self.is_my_turn(chunk, few),
+                };
+                if chunk < known && mine() {
                     wanted.push(self.order(chunk));
                 }
             }
@@ -159,12 +182,23 @@ impl Swarm {
         u64::from(before) <= idle_ms / PATIENCE_MS.max(self.chunks_ms(PATIENCE_CHUNKS))
     }
 
+    /// Whether this node is among those that mates with the chunk send it to next, by rank: were it
+    /// asked by all at once, the first to have it would be the last to have given it to everybody,
+    /// while others that have it by then are asked for nothing.
+    fn is_my_turn(&self, chunk: u32, few: bool) -> bool {
+        let at = chunk as usize;
+        let inside = self.inside.get(at).copied().unwrap_or_default();
+        let rank = self.ranks.get(at).copied().unwrap_or_default();
+        // A client that waits for it waits for no turn.
+        few || chunk == self.reader || rank <= u32::from(inside) * ASKED_BY_MAX
+    }
+
     /// What so many chunks take, by how fast they came of late.
     pub(super) fn chunks_ms(&self, chunks: u64) -> u64 {
         self.gap_us * chunks / 1_000
     }
 
-    /// A member's rank for a chunk: the same number on every node.
+    /// A member's number for a chunk, or a round: the same on every node.
     fn share(&self, chunk: u32, member: NodeId) -> u64 {
         mix(self.salt ^ mix(u64::from(chunk) ^ mix(member.0)))
     }

@@ -10,11 +10,11 @@
 //! | `peers` | what is known of a peer: chunks, rate, slots |
 //! | `chunks` | sets of chunks |
 //!
-//! A chunk enters a circle (this node and the mates near it) once: rendezvous hashing names the
-//! member of the circle that fetches it from outside, and the others take it from one another,
-//! rarest first. Whoever should have come and did not is stood in for, one after the other, as
-//! time passes. So a filler uploads each chunk once however many follow it, and a zone takes each
-//! byte in once.
+//! A chunk enters a circle (this node and the mates near it) once: chunks are dealt out to the
+//! members of the circle in rounds, whoever has it dealt fetches it from outside, and the others
+//! take it from one another, rarest first, a few at a time. Whoever should have come and did not is
+//! stood in for, one after the other, as time passes. So a filler uploads each chunk once however
+//! many follow it, and a zone takes each byte in once.
 //!
 //! Invariants: a chunk is asked of one peer at a time, of two when the first is slow; what is in
 //! flight is bounded; a peer that sent one bad chunk is asked nothing more; every chunk ends up

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    scenario::SwarmScenario,
+    scenario::{Contender, SwarmScenario},
     swarm::{
         results::Results,
         targets::{Target, judge},
@@ -57,6 +57,8 @@ pub struct Asked {
     pub super_nodes: u16,
     /// `--insecure`
     pub insecure: bool,
+    /// `--against`
+    pub against: Vec<Contender>,
 }
 
 impl SwarmReport {
@@ -80,6 +82,7 @@ impl SwarmReport {
                 rounds: scenario.rounds,
                 super_nodes: scenario.super_nodes,
                 insecure: scenario.insecure,
+                against: scenario.against.clone(),
             },
             targets,
             results,

@@ -3,14 +3,21 @@
 use super::document::SwarmReport;
 use crate::{
     report::grid::Grid,
-    swarm::results::{LineUse, Results},
+    swarm::results::{LineUse, NodeUse, Ratios, Results},
     units::show_bytes,
 };
 
 /// The whole table.
 #[must_use]
 pub fn table(report: &SwarmReport) -> String {
-    let parts = [heading(report), figures(report), costs(report), nodes(report), failures(report)];
+    let parts = [
+        heading(report),
+        figures(report),
+        against(report),
+        costs(report),
+        nodes(report),
+        failures(report),
+    ];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
@@ -48,6 +55,29 @@ fn figures(report: &SwarmReport) -> String {
     grid.text()
 }
 
+/// Shoal and what it was held against.
+fn against(report: &SwarmReport) -> String {
+    let results = &report.results;
+    if results.against.is_empty() {
+        return String::new();
+    }
+    let head =
+        ["By the ideal", "p50", "p99", "p99.9", "p99 by Shoal's", "left the origin", "failed"];
+    let mut grid = Grid::new(&head);
+    let mut row = |name: &str, times: Ratios, (by, sent, failed): (Option<f64>, f64, usize)| {
+        let of = |value: f64| if times.count > 0 { format!("{value:.3}") } else { "-".to_owned() };
+        let by = by.map_or("-".to_owned(), |by| format!("{by:.3}"));
+        let (sent, failed) = (format!("{sent:.3}"), failed.to_string());
+        grid.row(&[name, &of(times.p50), &of(times.p99), &of(times.p99_9), &by, &sent, &failed]);
+    };
+    row("shoal", results.times, (Some(1.0), results.origin_wire_per_object, results.failed));
+    for one in &results.against {
+        let rest = (one.p99_by_shoal, one.origin_wire_per_object, one.failures.len());
+        row(one.name, one.times, rest);
+    }
+    grid.text()
+}
+
 fn costs(report: &SwarmReport) -> String {
     let results = &report.results;
     let mut grid = Grid::new(&["Swarm", ""]);
@@ -61,6 +91,7 @@ fn costs(report: &SwarmReport) -> String {
         ("busiest node's uploads by the mean", format!("{:.2}", results.busiest_upload)),
         ("nodes' processor time", format!("{:.2} s a GB", results.cpu_s_per_gb)),
         ("largest node in memory", show_bytes(results.rss_peak_bytes)),
+        ("chunks on lanes, by gRPC", ways(results)),
         ("lines in use for sending, %", percent(results, |part| part.up)),
         ("the same for receiving", percent(results, |part| part.down)),
         ("requests at the origin", results.origin_requests.to_string()),
@@ -70,6 +101,11 @@ fn costs(report: &SwarmReport) -> String {
         grid.row(&[name, value]);
     }
     grid.text()
+}
+
+fn ways(results: &Results) -> String {
+    let sum = |of: fn(&NodeUse) -> u64| results.nodes.iter().map(of).sum::<u64>();
+    format!("{}, {}", sum(|node| node.lane_chunks), sum(|node| node.grpc_chunks))
 }
 
 /// Every second part.
@@ -101,5 +137,9 @@ fn nodes(report: &SwarmReport) -> String {
 fn failures(report: &SwarmReport) -> String {
     let lived = report.results.gets.iter().filter(|get| !get.killed);
     let failed = lived.filter_map(|get| Some((get, get.failure.as_ref()?)));
-    failed.map(|(get, why)| format!("failed: {}: {why}\n", get.node)).collect()
+    let failed = failed.map(|(get, why)| format!("failed: {}: {why}\n", get.node));
+    let others = report.results.against.iter().flat_map(|one| {
+        one.failures.iter().map(|failure| format!("{} failed: {failure}\n", one.name))
+    });
+    failed.chain(others).collect()
 }
