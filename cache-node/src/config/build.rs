@@ -30,6 +30,8 @@ const MEMORY_BYTES_MIN: u64 = 1024 * 1024;
 const COPIES_MAX: u64 = 8;
 /// Most client connections that can be asked for.
 const CONNECTIONS_MAX: u64 = 1_000_000;
+/// Longest time for which a node that is told to stop goes on serving.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(600);
 /// Most addresses to find the cluster by.
 const SUPER_NODES_MAX: usize = 64;
 
@@ -297,6 +299,9 @@ impl Builder<'_> {
             let count = values::count(text, 1..=CONNECTIONS_MAX)?;
             usize::try_from(count).ok()
         });
+        let stop_wait = self.take.optional("edge.stop_wait", "a duration of 0s to 10m", |text| {
+            parse_duration(text).filter(|wait| *wait <= STOP_WAIT_MAX)
+        });
         let tls = self.edge_tls();
         let access_log = self.access_log();
         Some(EdgeConfig {
@@ -305,6 +310,7 @@ impl Builder<'_> {
             tls: tls?,
             unknown_host: unknown_host?,
             connections_max: connections_max?,
+            stop_wait: stop_wait?,
         })
     }
 

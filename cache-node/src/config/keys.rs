@@ -215,6 +215,14 @@ pub const KEYS: &[Key] = &[
         help: "Most client connections at a time, 1 to 1000000",
     },
     Key {
+        path: "edge.stop_wait",
+        flag: "stop-wait",
+        variable: "SHOAL_STOP_WAIT",
+        value: "DURATION",
+        default: "0s",
+        help: "Told to stop, a node drains and goes on serving for so long, 0s to 10m",
+    },
+    Key {
         path: "edge.access_log",
         flag: "access-log",
         variable: "SHOAL_ACCESS_LOG",

@@ -82,7 +82,7 @@ pub(super) async fn run(
     let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
-    let tls = cache.edge.tls.take();
+    let (tls, stop_wait) = (cache.edge.tls.take(), cache.edge.stop_wait);
     let refusals = running.refusals()?;
     let mut server = rpc::server(refusals.clone());
     let cluster_id = cluster.id.clone();
@@ -96,7 +96,7 @@ pub(super) async fn run(
     let built = build(member, cache, &channels, &groups, running).await?;
     let Built { store, directory, fetcher, wishes, peer_service, figures, edge, drain, calls } =
         built;
-    let leaving = drain.wanted();
+    let (leaving, leave) = (drain.wanted(), drain.clone());
     let mode = watch_mode(&directory, ModeMetrics::new(&running.metrics)?, &groups.session);
     let shown_auto = auto.clone();
     running.set_status({
@@ -137,6 +137,13 @@ pub(super) async fn run(
         () = ready(running, &directory, &groups, leaving) => true,
     };
     running.set_ready(false, "stopping");
+    if !died && !stop_wait.is_zero() {
+        leave.begin();
+        tokio::select! {
+            () = tokio::time::sleep(stop_wait) => {}
+            () = one_stopped(&groups) => {}
+        }
+    }
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
 }
@@ -399,6 +406,13 @@ async fn ready(
     };
     tokio::select! {
         () = shown => {}
+        () = one_stopped(groups) => {}
+    }
+}
+
+/// Waits until a task dies, which stops its group.
+async fn one_stopped(groups: &Groups) {
+    tokio::select! {
         () = groups.edge.stopped() => {}
         () = groups.flights.stopped() => {}
         () = groups.tier.stopped() => {}
