@@ -138,11 +138,7 @@ pub(super) async fn run(
     };
     running.set_ready(false, "stopping");
     if !died && !stop_wait.is_zero() {
-        leave.begin();
-        tokio::select! {
-            () = tokio::time::sleep(stop_wait) => {}
-            () = one_stopped(&groups) => {}
-        }
+        serve_on(&leave, stop_wait, &groups).await;
     }
     shut_down(&groups, &store).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
@@ -406,6 +402,15 @@ async fn ready(
     };
     tokio::select! {
         () = shown => {}
+        () = one_stopped(groups) => {}
+    }
+}
+
+/// Drains for so long, while clients are asked to go elsewhere.
+async fn serve_on(drain: &Drain, wait: Duration, groups: &Groups) {
+    drain.begin();
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
         () = one_stopped(groups) => {}
     }
 }

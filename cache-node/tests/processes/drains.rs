@@ -69,6 +69,35 @@ fn two_that_leave_together_give_everything_to_the_third() {
     }
 }
 
+/// Told to stop, a node serves on for a while, asks for other connections, gives away what only it
+/// has, and ends.
+#[test]
+fn one_that_is_stopped_serves_on_and_hands_off() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::start(&[]);
+    let setup = Setup::new(folder.path(), origin.url()).members(1, 2);
+    let cluster = setup.variable("SHOAL_STOP_WAIT", "6s").start();
+    let targets = targets();
+    let bodies: Vec<_> = targets.iter().map(|target| fetch(&cluster, 0, target)).collect();
+    thread::scope(|scope| {
+        let stopping = scope.spawn(|| cluster.stop_member("node-0"));
+        until("the node to be unready", PATIENCE, || {
+            cluster.readiness("node-0").filter(|(status, _)| *status == 503)
+        });
+        let reply = until("the node to ask for another connection", PATIENCE, || {
+            let reply = cluster.edge(0).get(&targets[1]).unwrap();
+            Some(reply).filter(|reply| reply.head.header("connection") == "close")
+        });
+        assert_eq!(reply.head.status, 200);
+        stopping.join().unwrap();
+    });
+    for (target, body) in targets.iter().zip(bodies) {
+        assert!(fetch(&cluster, 1, target) == body, "{target} differs");
+        assert_eq!(origin.requests_for(target), 1, "{target} was fetched again");
+    }
+}
+
 #[test]
 fn one_that_is_alone_says_so_and_may_stay() {
     let _turn = turn();

@@ -1,6 +1,7 @@
 //! The table, and the document that runs of single steps add to.
 
 use std::fs;
+use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -37,6 +38,12 @@ impl Row {
             "origin_bytes": origin_bytes,
         }))
     }
+
+    /// Marks a step that has to cost requests: without it nobody knows that the load can fail.
+    pub(crate) fn control(mut self) -> Self {
+        self.0["control"] = Value::Bool(true);
+        self
+    }
 }
 
 /// All steps so far.
@@ -63,7 +70,7 @@ impl Report {
     fn push(&mut self, row: Value) {
         let steps = self.document["steps"].as_array_mut().unwrap();
         steps.retain(|step| step["step"] != row["step"]);
-        println!("{}", line(&row));
+        say(&line(&row));
         steps.push(row);
         fs::write(&self.file, serde_json::to_string_pretty(&self.document).unwrap()).unwrap();
     }
@@ -82,7 +89,7 @@ impl Report {
     pub(crate) fn add(&mut self, row: Row, failures: Vec<Value>) {
         let Row(mut row) = row;
         for failure in failures.iter().take(SHOWN_MAX) {
-            println!("    {failure}");
+            say(&format!("    {failure}"));
         }
         row["failures"] = Value::Array(failures);
         self.push(row);
@@ -91,23 +98,32 @@ impl Report {
     /// Prints all, and fails unless all is well.
     pub(crate) fn finish(self) {
         let steps = self.document["steps"].as_array().unwrap();
-        println!("\n{HEAD}");
-        steps.iter().for_each(|row| println!("{}", line(row)));
+        say(&format!("\n{HEAD}"));
+        steps.iter().for_each(|row| say(&line(row)));
+        let (controls, steps): (Vec<_>, Vec<_>) =
+            steps.iter().partition(|row| row["control"] == true);
         let sum = |key: &str| steps.iter().filter_map(|row| row[key].as_u64()).sum::<u64>();
         let failed = (sum("failed"), sum("wrong"));
-        println!(
+        say(&format!(
             "{} requests, {} failed, {} with wrong bytes, {} sent again; on {}",
             sum("requests"),
             failed.0,
             failed.1,
             sum("resent"),
             self.document["rung"].as_str().unwrap_or_default()
-        );
-        println!("{}", self.file.display());
+        ));
+        say(&self.file.display().to_string());
         let undone: Vec<_> = steps.iter().filter(|row| row["done"] != true).collect();
         assert!(undone.is_empty(), "not done: {undone:?}");
+        let noticed = |row: &&Value| row["failed"].as_u64() > Some(0);
+        assert!(controls.iter().all(noticed), "the load did not see what was done to it");
         assert_eq!(failed, (0, 0), "requests failed, or had wrong bytes");
     }
+}
+
+/// Whoever started the proof follows it.
+fn say(line: &str) {
+    drop(writeln!(stdout(), "{line}"));
 }
 
 const HEAD: &str = "step                 seconds  requests  failed  wrong  resent  to clients  \

@@ -50,7 +50,12 @@ impl Settings {
 
     /// Whether a step is asked for.
     pub(crate) fn wants(&self, step: &str) -> bool {
-        self.steps.is_empty() || self.steps.iter().any(|part| step.contains(part.as_str()))
+        self.steps.is_empty() || self.names(step)
+    }
+
+    /// Whether it is asked for by name.
+    pub(crate) fn names(&self, step: &str) -> bool {
+        self.steps.iter().any(|part| step.contains(part.as_str()))
     }
 
     /// An image's whole name.

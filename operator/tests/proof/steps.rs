@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::Found;
 use crate::kube::{CLUSTER, Kube, NAMESPACE, OPERATOR, POOL, Watch, name, serves};
@@ -71,9 +71,7 @@ pub(crate) fn install(kube: &Kube) -> Result<(f64, String), String> {
     let operator_s = watch.seconds();
     cluster(kube, version)?;
     let asked = format!("/api/v1/namespaces/{NAMESPACE}/services/{CLUSTER}:http/proxy/ready");
-    kube.wait(180.0, "nobody answers", || {
-        kube.kubectl(&["get", "--raw", &asked]).map(|_| ())
-    })?;
+    kube.wait(180.0, "nobody answers", || kube.kubectl(&["get", "--raw", &asked]).map(|_| ()))?;
     let seconds = watch.seconds();
     kube.settled(180.0)?;
     let whole_s = watch.seconds();
@@ -121,7 +119,7 @@ pub(crate) fn upgrade(kube: &Kube) -> Found {
     if mixed.contains(&0) {
         return Err(format!("both versions were never seen side by side: {mixed:?}"));
     }
-    if version != Value::from(new.as_str()) {
+    if version.as_str() != Some(new) {
         return Err(format!("members say that they run {version}, not {new}"));
     }
     let [supers, nodes] = mixed;
@@ -154,7 +152,8 @@ pub(crate) fn fewer_super_nodes(kube: &Kube) -> Found {
     super_nodes(kube, 3)
 }
 
-fn nodes(kube: &Kube, replicas: usize) -> Found {
+/// Scales the pool, and waits until it has so many pods.
+pub(crate) fn nodes(kube: &Kube, replicas: usize) -> Found {
     let to = format!("--replicas={replicas}");
     kube.kubectl(&["scale", "cachepool", POOL, &to])?;
     kube.settled(400.0)?;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::Found;
 use crate::kube::{CLUSTER, Kube, NAMESPACE, OPERATOR, POOL, name, sleep_s};
 use crate::objects;
+use crate::steps;
 
 fn pods(kube: &Kube, role: &str) -> Vec<Value> {
     kube.list("pods", &format!("shoal.dev/cluster={CLUSTER},shoal.dev/role={role}"))
@@ -37,6 +38,14 @@ pub(crate) fn delete_node(kube: &Kube) -> Found {
     Ok(pod)
 }
 
+/// A node's process dies at once, with what it was answering.
+pub(crate) fn kill_node(kube: &Kube) -> Found {
+    let pod = pods(kube, "node").first().map(name).ok_or("no node")?;
+    kube.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
+    kube.settled(180.0)?;
+    Ok(format!("{pod}, without notice: requests have to fail"))
+}
+
 /// All of the operator's pods are killed at once, in the middle of a change.
 pub(crate) fn kill_operator(kube: &Kube) -> Found {
     kube.kubectl(&["scale", "cachepool", POOL, "--replicas=3"])?;
@@ -44,9 +53,8 @@ pub(crate) fn kill_operator(kube: &Kube) -> Found {
     let selector = "app.kubernetes.io/component=operator";
     let args = ["delete", "pods", "-l", selector, "--force", "--grace-period=0"];
     let said = kube.kubectl(&[&["--namespace", OPERATOR], &args[..]].concat())?;
-    kube.settled(240.0)?;
-    kube.kubectl(&["scale", "cachepool", POOL, "--replicas=2"])?;
-    kube.settled(240.0)?;
+    steps::nodes(kube, 3)?;
+    steps::nodes(kube, 2)?;
     Ok(format!("{} pods, while the pool grew from 2 to 3", said.lines().count()))
 }
 
