@@ -223,6 +223,14 @@ pub const KEYS: &[Key] = &[
         help: "Told to stop, a node drains and goes on serving for so long, 0s to 10m",
     },
     Key {
+        path: "edge.finish_within",
+        flag: "finish-within",
+        variable: "SHOAL_FINISH_WITHIN",
+        value: "DURATION",
+        default: "20s",
+        help: "Then requests under way have so long to end, 0s to 1h",
+    },
+    Key {
         path: "edge.access_log",
         flag: "access-log",
         variable: "SHOAL_ACCESS_LOG",

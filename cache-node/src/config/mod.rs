@@ -145,6 +145,8 @@ pub struct EdgeConfig {
     pub connections_max: usize,
     /// For so long a node that is told to stop goes on serving.
     pub stop_wait: Duration,
+    /// So long requests under way have to end after that.
+    pub finish_within: Duration,
     /// The access log, if there is one.
     pub access_log: Option<AccessLogConfig>,
 }

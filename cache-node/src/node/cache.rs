@@ -34,8 +34,8 @@ use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
 
-/// For clients' requests to finish at the stop.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// For the edge to end at the stop, after what `edge.finish_within` gives to requests.
+const EDGE_GRACE: Duration = Duration::from_secs(10);
 /// For running calls of peers to end at the stop.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
 /// For the super-node of this node to hand on what it has and end.
@@ -83,6 +83,7 @@ pub(super) async fn run(
     let Config { node, cluster, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
     let (tls, stop_wait) = (cache.edge.tls.take(), cache.edge.stop_wait);
+    let edge_deadline = cache.edge.finish_within + EDGE_GRACE;
     let refusals = running.refusals()?;
     let mut server = rpc::server(refusals.clone());
     let cluster_id = cluster.id.clone();
@@ -140,7 +141,7 @@ pub(super) async fn run(
     if !died && !stop_wait.is_zero() {
         serve_on(&leave, stop_wait, &groups).await;
     }
-    shut_down(&groups, &store).await;
+    shut_down(&groups, &store, edge_deadline).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
 }
 
@@ -321,6 +322,7 @@ fn edge_config(edge: &config::EdgeConfig) -> EdgeConfig {
     EdgeConfig {
         unknown_host: edge.unknown_host,
         connections_max: edge.connections_max,
+        drain_ms: u64::try_from(edge.finish_within.as_millis()).unwrap_or(u64::MAX),
         ..EdgeConfig::default()
     }
 }
@@ -425,9 +427,9 @@ async fn one_stopped(groups: &Groups) {
     }
 }
 
-async fn shut_down(groups: &Groups, store: &Store) {
+async fn shut_down(groups: &Groups, store: &Store, edge_deadline: Duration) {
     for (name, group, deadline) in [
-        ("edge", &groups.edge, DRAIN_DEADLINE),
+        ("edge", &groups.edge, edge_deadline),
         ("flights", &groups.flights, STOP_DEADLINE),
         ("super-node", &groups.tier, TIER_DEADLINE),
         ("session", &groups.session, STOP_DEADLINE),

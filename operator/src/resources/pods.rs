@@ -35,6 +35,8 @@ const USER: i64 = 65_532;
 /// use have ended with an answer. Nothing of that takes longer than a few seconds, unless machines
 /// are starved.
 const STOP_WAIT_S: i64 = 10;
+/// After its requests a member ends what it has with others, hands on the lead, and flushes its store.
+const END_S: i64 = 30;
 /// A store may take so long to open: 5 s between tries.
 const STARTUP_TRIES: i32 = 120;
 /// Bytes of digest in an annotation.
@@ -150,6 +152,8 @@ pub fn node(cluster: &CacheCluster, pool: &CachePool, name: &str) -> Pod {
     env.push(plain("SHOAL_ROLE", "node"));
     env.push(own("SHOAL_ADVERTISE", "status.podIP"));
     env.push(plain("SHOAL_STOP_WAIT", &format!("{STOP_WAIT_S}s")));
+    let finish = format!("{}s", cluster.spec.drain.grace_seconds);
+    env.push(plain("SHOAL_FINISH_WITHIN", &finish));
     env.push(plain("SHOAL_STORE_BUDGET", &budget(&spec.storage.size.0)));
     env.push(plain("SHOAL_STORE_MEMORY", &bytes(&spec.memory.0).to_string()));
     let mut selector = names::selector(&cluster_name, names::NODE);
@@ -228,7 +232,7 @@ impl Parts<'_> {
             priority_class_name: options.priority_class_name.clone(),
             scheduler_name: options.scheduler_name.clone(),
             image_pull_secrets: Some(secrets).filter(|list| !list.is_empty()),
-            termination_grace_period_seconds: Some(i64::from(self.grace_s) + STOP_WAIT_S),
+            termination_grace_period_seconds: Some(i64::from(self.grace_s) + STOP_WAIT_S + END_S),
             topology_spread_constraints: Some(spread(&self.selector)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
