@@ -20,7 +20,7 @@ use crate::{
         uploads::{self, Uploads},
     },
     index::{self, IndexError},
-    origin::{self, Origin, OriginError},
+    origin::{Origin, OriginError},
     policy::{self, PolicyError},
     report::{
         Report, html, index as index_report, policy as policy_report, swarm as swarm_report, table,
@@ -147,7 +147,7 @@ async fn origin(args: &OriginArgs) -> Result<ExitCode, CommandError> {
 }
 
 fn objects(args: &ObjectsArgs) -> Result<ExitCode, CommandError> {
-    let written = origin::files::write(&args.folder, &args.catalog);
+    let written = driver::files::write(&args.folder, &args.catalog);
     let (count, bytes) = written.map_err(|source| {
         let path = args.folder.clone();
         CommandError::Folder { path, source }

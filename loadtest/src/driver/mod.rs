@@ -8,6 +8,7 @@
 pub mod counts;
 pub mod edges;
 pub mod edges_file;
+pub mod files;
 pub mod ledger;
 pub mod pending;
 pub mod progress;

@@ -7,7 +7,6 @@
 pub mod body;
 pub mod bucket;
 pub mod echo;
-pub mod files;
 pub mod knobs;
 pub mod object;
 pub mod pages;
