@@ -57,8 +57,8 @@ const STEPS: &[Step] = &[
     Step { name: "drain a machine", act: trouble::drain_machine },
 ];
 
-/// Asked for by name only: a node dies without notice, and the load has to see it.
-const CONTROL: Step = Step { name: "control", act: trouble::kill_node };
+/// Asked for by name only: what is asked for is not served for a while, and the load has to see it.
+const CONTROL: Step = Step { name: "control", act: trouble::lose_host };
 
 #[test]
 #[ignore = "needs a Kubernetes cluster: make e2e"]

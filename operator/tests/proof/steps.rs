@@ -115,12 +115,16 @@ pub(crate) fn upgrade(kube: &Kube) -> Found {
         kube.is_ready("cachecluster", CLUSTER)?;
         kube.is_ready("cachepool", POOL)
     })?;
-    let version = kube.get("cachecluster", CLUSTER)["status"]["version"].clone();
+    // The last that left is up until its lease has run out.
+    kube.wait(60.0, "the members' own word", || {
+        let version = kube.get("cachecluster", CLUSTER)["status"]["version"].clone();
+        match version.as_str() == Some(new) {
+            true => Ok(()),
+            false => Err(format!("they say that they run {version}, not {new}")),
+        }
+    })?;
     if mixed.contains(&0) {
         return Err(format!("both versions were never seen side by side: {mixed:?}"));
-    }
-    if version.as_str() != Some(new) {
-        return Err(format!("members say that they run {version}, not {new}"));
     }
     let [supers, nodes] = mixed;
     Ok(format!(

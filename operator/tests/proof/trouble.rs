@@ -38,12 +38,16 @@ pub(crate) fn delete_node(kube: &Kube) -> Found {
     Ok(pod)
 }
 
-/// A node's process dies at once, with what it was answering.
-pub(crate) fn kill_node(kube: &Kube) -> Found {
-    let pod = pods(kube, "node").first().map(name).ok_or("no node")?;
-    kube.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0"])?;
-    kube.settled(180.0)?;
-    Ok(format!("{pod}, without notice: requests have to fail"))
+/// The site loses its host for a moment: what is asked meanwhile has to fail.
+pub(crate) fn lose_host(kube: &Kube) -> Found {
+    let hosts = kube.get("cachesite", "files")["spec"]["hosts"].clone();
+    let other = json!({ "spec": { "hosts": ["other.proof.invalid"] } });
+    kube.patch("cachesite", "files", &other)?;
+    sleep_s(5);
+    kube.patch("cachesite", "files", &json!({ "spec": { "hosts": hosts } }))?;
+    kube.wait(60.0, "the site", || kube.is_ready("cachesite", "files"))?;
+    sleep_s(2);
+    Ok("the site had another host for a while: requests have to fail".to_owned())
 }
 
 /// All of the operator's pods are killed at once, in the middle of a change.

@@ -20,14 +20,12 @@ const STOP_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) struct Setup {
     folder: PathBuf,
     flags: Vec<String>,
-    variables: Vec<(String, String)>,
 }
 
 impl Setup {
     /// A cluster that keeps everything in `folder`, before the origin at that URL.
     pub(crate) fn new(folder: &Path, origin: &str) -> Self {
-        let folder = folder.to_owned();
-        let setup = Self { folder, flags: Vec::new(), variables: Vec::new() };
+        let setup = Self { folder: folder.to_owned(), flags: Vec::new() };
         setup.flags(&["--origin", origin])
     }
 
@@ -41,18 +39,12 @@ impl Setup {
         self
     }
 
-    /// A variable of all members.
-    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
     /// Starts it on free ports, or on those that its folder remembers.
     pub(crate) fn start(&self) -> Cluster {
         fs::create_dir_all(&self.folder).unwrap();
         let data = self.folder.join("data");
         let mut command = shoal(&["up", "--json", "--data-dir", data.to_str().unwrap()]);
-        command.args(&self.flags).envs(self.variables.iter().cloned());
+        command.args(&self.flags);
         if !data.exists() {
             command.args(["--base-port", &free_base_port().to_string()]);
         }
