@@ -115,27 +115,27 @@ pub struct CacheSiteSpec {
     /// What else than the path makes two requests ask for different objects. The keys of this and of
     /// the following tables are those of the site's document (docs/configuration.md#rules), as in
     /// `ignore: ["utm_*"]`; members check them, and the condition Ready says what is wrong.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::common::table")]
     pub key: Option<Map<String, Value>>,
     /// How long responses are fresh, and of use after that, as in `default_s: 300`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::common::table")]
     pub ttl: Option<Map<String, Value>>,
     /// Headers that are set and removed towards origins.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::common::table")]
     pub request_headers: Option<Map<String, Value>>,
     /// Headers that are set and removed towards clients.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::common::table")]
     pub response_headers: Option<Map<String, Value>>,
     /// When an origin counts as away, where there are several.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::common::table")]
     pub health: Option<Map<String, Value>>,
     /// What differs for some paths; the first rule that fits counts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::common::tables")]
     pub path: Option<Vec<Map<String, Value>>>,
 }
