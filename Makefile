@@ -8,10 +8,10 @@ SHELL := bash
 CARGO = . ci/env.sh && cargo
 WORKSPACE = --workspace --all-targets --locked
 
-.PHONY: help deps build run demo test charts images conformance sim fmt lint docs
+.PHONY: help deps build run demo test charts images e2e conformance sim fmt lint docs
 
 help: ## Show this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -nE 's/^([a-z0-9]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 deps: ## Install what is missing on Debian or Ubuntu
 	@ci/deps.sh
@@ -39,6 +39,11 @@ charts: ## Check the chart, manifests, dashboards and rules
 # REGISTRY=registry.example.com/team goes before the names; PROFILE=dev takes what is built.
 images: deps ## Build the container images, into target/images
 	@. ci/env.sh && deploy/images/build.sh target/images
+
+# STEPS=upgrade,pool for some steps, KUBECONFIG=file for another cluster; run.sh says the rest.
+e2e: deps ## Grow, shrink, upgrade and damage a Kubernetes cluster under load; nothing may fail
+	@ci/deps.sh e2e
+	@. ci/env.sh && operator/tests/e2e/run.sh
 
 # NODES=3 for more nodes, TEST=id for one test and its messages.
 conformance: build ## Run the public HTTP suites against an edge, and judge the result

@@ -2,7 +2,8 @@
 # Builds the images: build.sh OUT_FOLDER [PROGRAM...]. With docker or buildah they land in its
 # store, and as archives in OUT_FOLDER; with neither, as archives alone, packed without a container
 # tool. PROFILE=dev takes the binaries of `make build` in place of a release build; REGISTRY goes
-# before the names; BUILDER is docker, buildah or archive.
+# before the names; BUILDER is docker, buildah or archive. VERSION is what the images and the programs
+# say of themselves in the place of the crates' version; CARGO_FLAGS are further flags of cargo build.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -13,7 +14,10 @@ programs=("$@")
 profile=${PROFILE:-release}
 registry=${REGISTRY:+${REGISTRY%/}/}
 cd "$here/../.."
-version=$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)
+version=${VERSION:-}
+export SHOAL_VERSION=$version
+[ -n "$version" ] || unset SHOAL_VERSION
+[ -n "$version" ] || version=$(sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 builder=${BUILDER:-}
 if [ -z "$builder" ]; then
@@ -27,7 +31,8 @@ fi
 
 folder=$profile
 [ "$profile" != dev ] || folder=debug
-cargo build --workspace --bins --locked --profile "$profile"
+# shellcheck disable=SC2086 # flags are words
+cargo build --workspace --bins --locked --profile "$profile" ${CARGO_FLAGS:-}
 binaries=$(cargo metadata --format-version 1 --no-deps --locked | jq -r .target_directory)/$folder
 
 mkdir -p "$out"

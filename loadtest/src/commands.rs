@@ -31,7 +31,7 @@ use crate::{
     scenario::{
         Command, IndexScenario, OriginScenario, PlayScenario, PolicyScenario, Scenario,
         SwarmScenario, TransferScenario, UsageError,
-        cli::{OriginArgs, RunArgs},
+        cli::{ObjectsArgs, OriginArgs, RunArgs},
         index::IndexArgs,
         play::{PlayArgs, PlayError, SHIPPED},
         policy::PolicyArgs,
@@ -99,6 +99,14 @@ pub enum CommandError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The objects could not be written.
+    #[error("{path}: {source}; give a folder that can be written to, with room for all objects")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
     /// Signals or standard output do not work.
     #[error("standard output or signals: {0}")]
     Io(#[from] io::Error),
@@ -120,6 +128,7 @@ impl CommandError {
 pub async fn execute(command: Command) -> ExitCode {
     let result = match command {
         Command::Origin(args) => origin(&args).await,
+        Command::Objects(args) => objects(&args),
         Command::Run(args) => run(*args).await,
         Command::Play(args) => play_out(args).await,
         Command::Index(args) => bench(*args).await,
@@ -152,6 +161,16 @@ async fn origin(args: &OriginArgs) -> Result<ExitCode, CommandError> {
     print(&format!("{line}\n"))?;
     origin.serve(stops.stop).await;
     signals.abort();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn objects(args: &ObjectsArgs) -> Result<ExitCode, CommandError> {
+    let written = driver::files::write(&args.folder, &args.catalog);
+    let (count, bytes) = written.map_err(|source| {
+        let path = args.folder.clone();
+        CommandError::Folder { path, source }
+    })?;
+    print(&format!("{count} objects, {}\n", crate::units::show_bytes(bytes)))?;
     Ok(ExitCode::SUCCESS)
 }
 

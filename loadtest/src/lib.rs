@@ -23,7 +23,7 @@
 //! | base | `clock`, `percent`, `rng`, `tasks`, `units` |
 //!
 //! Invariants by absence: only `clock` reads the time, only `tasks` starts tasks and threads,
-//! nothing holds a body as a whole, no request is sent twice.
+//! nothing holds a body as a whole, no request is sent twice but where `driver::reused` says so.
 
 pub mod audit;
 pub mod clock;

@@ -107,7 +107,8 @@ pub async fn ask_all<T: serde::de::DeserializeOwned>(
 
 async fn versions(caller: &Caller, host: IpAddr) -> BTreeMap<String, String> {
     let status = caller.get::<Status>(host, "/status").await.unwrap_or_default();
-    let told = status.members.into_iter().filter(|member| !member.version.is_empty());
+    let told = status.members.into_iter();
+    let told = told.filter(|member| member.state == "up" && !member.version.is_empty());
     told.map(|member| (member.name, member.version)).collect()
 }
 

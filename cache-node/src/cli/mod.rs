@@ -90,7 +90,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Drain(args) => drain::run(&args),
         Command::Recover(args) => recover::run(&args),
         Command::Verify(args) => verify::run(&args),
-        Command::Version => print(&format!("shoal {}\n", env!("CARGO_PKG_VERSION"))),
+        Command::Version => print(&format!("shoal {}\n", crate::node::VERSION)),
     };
     match done {
         Ok(()) => exit::OK.into(),

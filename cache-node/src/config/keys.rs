@@ -215,6 +215,22 @@ pub const KEYS: &[Key] = &[
         help: "Most client connections at a time, 1 to 1000000",
     },
     Key {
+        path: "edge.stop_wait",
+        flag: "stop-wait",
+        variable: "SHOAL_STOP_WAIT",
+        value: "DURATION",
+        default: "0s",
+        help: "Told to stop, a node drains and goes on serving for so long, 0s to 10m",
+    },
+    Key {
+        path: "edge.finish_within",
+        flag: "finish-within",
+        variable: "SHOAL_FINISH_WITHIN",
+        value: "DURATION",
+        default: "20s",
+        help: "Then requests under way have so long to end, 0s to 1h",
+    },
+    Key {
         path: "edge.access_log",
         flag: "access-log",
         variable: "SHOAL_ACCESS_LOG",

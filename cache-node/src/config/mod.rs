@@ -18,6 +18,7 @@ mod values;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::StatusCode;
 use shoal_proto::ClusterId;
@@ -142,6 +143,10 @@ pub struct EdgeConfig {
     pub unknown_host: StatusCode,
     /// Most client connections at a time.
     pub connections_max: usize,
+    /// For so long a node that is told to stop goes on serving.
+    pub stop_wait: Duration,
+    /// So long requests under way have to end after that.
+    pub finish_within: Duration,
     /// The access log, if there is one.
     pub access_log: Option<AccessLogConfig>,
 }

@@ -178,6 +178,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "shoal.toml:14: edge.connections_max is \"0\"; expected 1 to 1000000",
     ),
     (
+        "[edge]",
+        "[edge]\nstop_wait = \"11m\"",
+        "shoal.toml:14: edge.stop_wait is \"11m\"; expected a duration of 0s to 10m",
+    ),
+    (
         "127.0.0.1:8080",
         "0.0.0.0:7400",
         "shoal.toml:14: edge.listen is \"0.0.0.0:7400\"; expected a port of its own (cluster.",

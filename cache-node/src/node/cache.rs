@@ -36,8 +36,8 @@ use crate::store::{CUT_FROM_BYTES, Store, StoreConfig};
 use crate::tasks::Tasks;
 use crate::transfer::{CopyRequest, CopyWishes, Fills, Lanes, PeerService, Peers, Sealer};
 
-/// For clients' requests to finish at the stop.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+/// For the edge to end at the stop, after what `edge.finish_within` gives to requests.
+const EDGE_GRACE: Duration = Duration::from_secs(10);
 /// For running calls of peers to end at the stop.
 const CALLS_GRACE: Duration = Duration::from_secs(2);
 /// For the super-node of this node to hand on what it has and end.
@@ -84,7 +84,8 @@ pub(super) async fn run(
     let auto = Auto::prepare(&config, &me, &channels, &running.metrics).await?;
     let Config { node, cluster, admin, cache, .. } = config;
     let Some(mut cache) = cache else { return Ok(()) };
-    let tls = cache.edge.tls.take();
+    let (tls, stop_wait) = (cache.edge.tls.take(), cache.edge.stop_wait);
+    let edge_deadline = cache.edge.finish_within + EDGE_GRACE;
     let refusals = running.refusals()?;
     let mut server = rpc::server(refusals.clone());
     let cluster_id = cluster.id.clone();
@@ -99,7 +100,7 @@ pub(super) async fn run(
     let built = build(member, cache, &channels, &groups, running).await?;
     let Built { store, directory, fetcher, wishes, peer_service, figures, edge, drain, calls } =
         built;
-    let (leaving, drained) = (drain.wanted(), drain.shown());
+    let (leaving, drained, leave) = (drain.wanted(), drain.shown(), drain.clone());
     let mode = watch_mode(&directory, ModeMetrics::new(&running.metrics)?, &groups.session);
     let shown_auto = auto.clone();
     running.set_status({
@@ -142,7 +143,10 @@ pub(super) async fn run(
         () = ready(running, &directory, &groups, leaving) => true,
     };
     running.set_ready(false, "stopping");
-    shut_down(&groups, &store).await;
+    if !died && !stop_wait.is_zero() {
+        serve_on(&leave, stop_wait, &groups).await;
+    }
+    shut_down(&groups, &store, edge_deadline).await;
     if died { Err(NodeError::Died) } else { Ok(()) }
 }
 
@@ -325,6 +329,7 @@ fn edge_config(edge: &config::EdgeConfig) -> EdgeConfig {
     EdgeConfig {
         unknown_host: edge.unknown_host,
         connections_max: edge.connections_max,
+        drain_ms: u64::try_from(edge.finish_within.as_millis()).unwrap_or(u64::MAX),
         ..EdgeConfig::default()
     }
 }
@@ -406,6 +411,22 @@ async fn ready(
     };
     tokio::select! {
         () = shown => {}
+        () = one_stopped(groups) => {}
+    }
+}
+
+/// Drains for so long, while clients are asked to go elsewhere.
+async fn serve_on(drain: &Drain, wait: Duration, groups: &Groups) {
+    drain.begin();
+    tokio::select! {
+        () = tokio::time::sleep(wait) => {}
+        () = one_stopped(groups) => {}
+    }
+}
+
+/// Waits until a task dies, which stops its group.
+async fn one_stopped(groups: &Groups) {
+    tokio::select! {
         () = groups.edge.stopped() => {}
         () = groups.flights.stopped() => {}
         () = groups.tier.stopped() => {}
@@ -413,9 +434,9 @@ async fn ready(
     }
 }
 
-async fn shut_down(groups: &Groups, store: &Store) {
+async fn shut_down(groups: &Groups, store: &Store, edge_deadline: Duration) {
     for (name, group, deadline) in [
-        ("edge", &groups.edge, DRAIN_DEADLINE),
+        ("edge", &groups.edge, edge_deadline),
         ("flights", &groups.flights, STOP_DEADLINE),
         ("super-node", &groups.tier, TIER_DEADLINE),
         ("session", &groups.session, STOP_DEADLINE),

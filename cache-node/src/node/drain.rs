@@ -1,6 +1,8 @@
 //! Leaving without loss: on demand the node is unready, asks clients to go elsewhere, is given no
 //! copies any more, and gives away what nobody else would have. Then it may be stopped.
 //!
+//! A node that is told to stop drains likewise for `edge.stop_wait`, and stops then, done or not.
+//!
 //! Invariant: `drained` is said only when every object of the store was looked at since the last
 //! one came, and each has a holder that stays. What clients ask is served all the while.
 //!
@@ -70,6 +72,11 @@ impl Drain {
     /// How far it is.
     pub(super) fn shown(&self) -> watch::Receiver<DrainStatus> {
         self.shown.clone()
+    }
+
+    /// Begins a drain, as on demand, because the process is told to stop.
+    pub(super) fn begin(&self) {
+        self.wanted.send_replace(true);
     }
 
     /// Follows whether the node is to leave.

@@ -20,8 +20,8 @@
 //! | `selection` | how voters are chosen, for the status |
 //! | `mode` | shows in which mode the member is |
 //!
-//! A stop goes from the outside in: unready, clients' connections finished, peers' streams ended,
-//! the session closed, the store flushed; the admin listener last.
+//! A stop goes from the outside in: unready, a drain for `edge.stop_wait`, clients' connections
+//! finished, peers' streams ended, the session closed, the store flushed; the admin listener last.
 
 mod auto;
 mod cache;
@@ -59,8 +59,12 @@ use crate::rpc::Refusals;
 use crate::store::StoreError;
 use crate::supernode::SuperError;
 
-/// This version, told to other members.
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// This version, told to other members: the crates', unless the build names another in
+/// `SHOAL_VERSION`.
+pub const VERSION: &str = match option_env!("SHOAL_VERSION") {
+    Some(version) => version,
+    None => env!("CARGO_PKG_VERSION"),
+};
 
 /// Why a member could not start or go on.
 #[derive(Debug, thiserror::Error)]

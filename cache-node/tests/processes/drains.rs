@@ -1,6 +1,6 @@
 //! Nodes that leave: what they alone have is given away first, and clients notice nothing.
 
-use std::thread;
+use std::{fs, thread};
 
 use serde_json::Value;
 
@@ -66,6 +66,38 @@ fn two_that_leave_together_give_everything_to_the_third() {
         assert!(fetch(&cluster, 2, target) == body, "{target} differs");
         assert_eq!(origin.requests_for(target), 1, "{target} was fetched again");
         assert!(origin.body(target) == body, "{target} is not what the origin has");
+    }
+}
+
+/// Told to stop, a node serves on for a while, asks for other connections, gives away what only it
+/// has, and ends.
+#[test]
+fn one_that_is_stopped_serves_on_and_hands_off() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::start(&[]);
+    let cluster = Setup::new(folder.path(), origin.url()).members(1, 2).start();
+    cluster.stop_member("node-0");
+    let file = cluster.config_file("node-0");
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("[edge]\n"), "{text}");
+    fs::write(&file, text.replacen("[edge]\n", "[edge]\nstop_wait = \"6s\"\n", 1)).unwrap();
+    let mut node = cluster.revive("node-0");
+    let targets = targets();
+    let bodies: Vec<_> = targets.iter().map(|target| fetch(&cluster, 0, target)).collect();
+    node.terminate();
+    until("the node to be unready", PATIENCE, || {
+        cluster.readiness("node-0").filter(|(status, _)| *status == 503)
+    });
+    let reply = until("the node to ask for another connection", PATIENCE, || {
+        let reply = cluster.edge(0).get(&targets[1]).unwrap();
+        Some(reply).filter(|reply| reply.head.header("connection") == "close")
+    });
+    assert_eq!(reply.head.status, 200);
+    assert!(node.wait(PATIENCE).success());
+    for (target, body) in targets.iter().zip(bodies) {
+        assert!(fetch(&cluster, 1, target) == body, "{target} differs");
+        assert_eq!(origin.requests_for(target), 1, "{target} was fetched again");
     }
 }
 

@@ -56,6 +56,7 @@ fn sample(object: usize, catalog: &Catalog, failure: Option<FailureKind>) -> Sam
         first_byte: None,
         finished: Duration::ZERO,
         received_bytes: catalog.size_bytes(object),
+        resent: 0,
         cache_status: CacheStatus::default(),
         failure: failure.map(|kind| Failure::new(kind, "")),
     }

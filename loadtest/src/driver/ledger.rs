@@ -12,7 +12,7 @@ use super::{
     pending::Pending,
 };
 use crate::{
-    sample::{FailureKind, Recorder, Sample},
+    sample::{FailureKind, Recorder, Sample, recorder::Example},
     scenario::EdgeUrl,
 };
 
@@ -27,6 +27,8 @@ pub struct Live {
     pub wrong: u64,
     /// Requests abandoned.
     pub abandoned: u64,
+    /// Times that a request was sent again.
+    pub resent: u64,
     /// Body bytes received.
     pub received_bytes: u64,
 }
@@ -111,8 +113,15 @@ impl Ledger {
             failed: recorder.failures(),
             wrong: recorder.failures_of(FailureKind::Wrong),
             abandoned: recorder.abandoned,
+            resent: recorder.resent,
             received_bytes: recorder.received_bytes,
         }
+    }
+
+    /// The first failures since the last call.
+    #[must_use]
+    pub fn take_failures(&self) -> Vec<Example> {
+        self.lock().recorder.take_recent()
     }
 
     /// The sums, and the edges by number.

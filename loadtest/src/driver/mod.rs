@@ -8,10 +8,12 @@
 pub mod counts;
 pub mod edges;
 pub mod edges_file;
+pub mod files;
 pub mod ledger;
 pub mod pending;
 pub mod progress;
 pub mod request;
+pub mod reused;
 pub mod uploads;
 pub mod verify;
 
@@ -141,7 +143,7 @@ pub async fn drive(scenario: &Scenario, signals: &Signals) -> Result<Outcome, Dr
         scenario,
         signals,
         ledger: Arc::new(Ledger::new(scenario.objects, down_grace)),
-        progress: Progress::new(scenario.duration),
+        progress: Progress::new(scenario.duration, scenario.follow),
         clock: Clock::start(),
         catalog: Arc::clone(&catalog),
     };

@@ -92,6 +92,7 @@ mod tests {
             first_byte: None,
             finished: S(finished),
             received_bytes: 0,
+            resent: 0,
             cache_status: CacheStatus::default(),
             failure: Some(Failure::new(kind, "")),
         }

@@ -10,11 +10,19 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use serde_json::json;
+
 use super::ledger::{Ledger, Live};
-use crate::{clock::Clock, units::show_bytes};
+use crate::{
+    clock::{Clock, wall_unix_ms},
+    sample::{Failure, recorder::Example},
+    units::show_bytes,
+};
 
 /// How often the bar is redrawn and waiting failures are judged.
 pub const TICK_MS: u64 = 200;
+/// How often the sums are told as a line of JSON.
+pub const FOLLOW_EVERY_MS: u64 = 1_000;
 /// How often a line is written where there is no terminal.
 pub const LINE_EVERY_MS: u64 = 5_000;
 /// The span over which the bar's rates are taken.
@@ -26,13 +34,16 @@ const TEMPLATE: &str = "{bar:28.cyan/blue} {msg}";
 #[derive(Clone, Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
+    /// Sums are told as lines of JSON.
+    lines: bool,
 }
 
 impl Progress {
     /// For a run that sends for `duration`.
     #[must_use]
-    pub fn new(duration: Duration) -> Self {
-        Self { bar: stderr().is_terminal().then(|| bar(duration)) }
+    pub fn new(duration: Duration, lines: bool) -> Self {
+        let shows_bar = !lines && stderr().is_terminal();
+        Self { bar: shows_bar.then(|| bar(duration)), lines }
     }
 
     /// Shows one message among the progress.
@@ -55,7 +66,11 @@ impl Progress {
     pub async fn follow(self, ledger: Arc<Ledger>, clock: Clock) {
         let mut rates = Rates::default();
         let span = if self.bar.is_some() { BAR_SPAN_MS } else { LINE_EVERY_MS };
-        let mut line_at = Duration::from_millis(LINE_EVERY_MS);
+        let line_every = match self.lines {
+            true => Duration::from_millis(FOLLOW_EVERY_MS),
+            false => Duration::from_millis(LINE_EVERY_MS),
+        };
+        let mut line_at = line_every;
         loop {
             tokio::time::sleep(Duration::from_millis(TICK_MS)).await;
             let now = clock.now();
@@ -66,11 +81,34 @@ impl Progress {
                 bar.set_position(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
                 bar.set_message(rates.line(now, &live));
             } else if now >= line_at {
-                line_at += Duration::from_millis(LINE_EVERY_MS);
-                self.note(&rates.line(now, &live));
+                line_at += line_every;
+                if self.lines {
+                    self.note(&told(now, &live, ledger.take_failures()));
+                } else {
+                    self.note(&rates.line(now, &live));
+                }
             }
         }
     }
+}
+
+/// The sums so far and the failures since the last line, as a line of JSON; its fields are in
+/// docs/loadtest-json.md.
+fn told(now: Duration, live: &Live, failures: Vec<Example>) -> String {
+    let ms = |at: Duration| u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+    let failures: Vec<_> = failures
+        .into_iter()
+        .map(|example| {
+            let Failure { kind, detail } = example.failure;
+            json!({ "at_ms": ms(example.at), "kind": kind, "detail": detail })
+        })
+        .collect();
+    json!({
+        "at_ms": ms(now), "at_unix_ms": wall_unix_ms(),
+        "verified": live.verified, "failed": live.failed, "wrong": live.wrong,
+        "resent": live.resent, "received_bytes": live.received_bytes, "failures": failures,
+    })
+    .to_string()
 }
 
 fn bar(duration: Duration) -> ProgressBar {
@@ -120,6 +158,7 @@ impl Rates {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::FailureKind;
 
     #[test]
     fn rates_are_of_the_last_span_only() {
@@ -134,6 +173,19 @@ mod tests {
         let line = rates.line(Duration::from_secs(9), &live);
         assert_eq!(line, "   9 s     100 requests/s    1.00 MiB/s  0 failed");
         assert_eq!(rates.points.len(), 3);
+    }
+
+    #[test]
+    fn sums_are_told_as_json_with_the_failures_since() {
+        let live = Live { verified: 7, failed: 1, resent: 2, ..Live::default() };
+        let failure = Failure::new(FailureKind::Closed, "seen");
+        let example = Example { edge: Some(0), object: 3, at: Duration::from_millis(900), failure };
+        let line = told(Duration::from_secs(1), &live, vec![example]);
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&line["at_ms"], &line["verified"]), (&json!(1000), &json!(7)));
+        assert_eq!((&line["failed"], &line["resent"]), (&json!(1), &json!(2)));
+        let expected = json!([{ "at_ms": 900, "kind": "closed", "detail": "seen" }]);
+        assert_eq!(line["failures"], expected);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! One request, sent once: never again, whatever comes of it.
+//! One request, sent once. With `--resend` it is sent again in one case, and that is counted: when a
+//! connection that had served before ended without a byte of the reply; see `reused`.
 //!
 //! The client's own repetition of requests is off. Time counts from the intended moment; the
 //! timeout counts from sending.
@@ -11,11 +12,17 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyStream, Empty};
 use hyper::body::Incoming;
 use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
+    client::legacy::{
+        Client,
+        connect::{HttpConnector, capture_connection},
+    },
     rt::TokioTimer,
 };
 
-use super::verify::Verifier;
+use super::{
+    reused::{self, Connector},
+    verify::Verifier,
+};
 use crate::{
     clock::Clock,
     content::{Content, ObjectName},
@@ -33,9 +40,11 @@ pub const IDLE_CONNECTION_MS: u64 = 4_000;
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// What a connection reads ahead.
 pub const CONNECTION_BUFFER_MAX_BYTES: usize = 128 << 10;
+/// Times that one request is sent again: so many connections may have been closed at a time.
+pub const RESENDS_MAX: u32 = 16;
 
 /// A client for plain HTTP/1.1 without a request body.
-pub type HttpClient = Client<HttpConnector, Empty<Bytes>>;
+pub type HttpClient = Client<Connector, Empty<Bytes>>;
 
 /// A client whose connections live in `connections`.
 #[must_use]
@@ -49,7 +58,7 @@ pub fn client(connections: Group) -> HttpClient {
         .pool_idle_timeout(Duration::from_millis(IDLE_CONNECTION_MS))
         .pool_timer(TokioTimer::new())
         .http1_max_buf_size(CONNECTION_BUFFER_MAX_BYTES)
-        .build(connector)
+        .build(Connector(connector))
 }
 
 /// Sends the requests of one run.
@@ -61,6 +70,8 @@ pub struct Sender {
     clock: Clock,
     timeout: Duration,
     host: Option<HeaderValue>,
+    resend: bool,
+    close_every: Option<u64>,
 }
 
 /// What a request has come to so far; kept outside the timeout so that it survives it.
@@ -70,6 +81,7 @@ struct Progress {
     first_byte: Option<Duration>,
     received_bytes: u64,
     cache_status: CacheStatus,
+    resent: u32,
 }
 
 impl Sender {
@@ -89,6 +101,8 @@ impl Sender {
             clock,
             timeout: scenario.timeout,
             host: host.and_then(|host| HeaderValue::from_str(host).ok()),
+            resend: scenario.resend,
+            close_every: scenario.close_every,
         }
     }
 
@@ -96,7 +110,7 @@ impl Sender {
     pub async fn send(&self, due: Due, edge: usize, url: &EdgeUrl) -> Sample {
         let sent = self.clock.now();
         let mut progress = Progress::default();
-        let exchange = self.exchange(due.object, url, &mut progress);
+        let exchange = self.exchange(due, url, &mut progress);
         let failure = match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result.err(),
             Err(_) => Some(self.timed_out(due.object, &progress)),
@@ -110,23 +124,22 @@ impl Sender {
             finished: self.clock.now(),
             received_bytes: progress.received_bytes,
             cache_status: progress.cache_status,
+            resent: progress.resent,
             failure,
         }
     }
 
     async fn exchange(
         &self,
-        object: usize,
+        due: Due,
         url: &EdgeUrl,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let path = self.catalog.path(object);
+        let path = self.catalog.path(due.object);
         let name = ObjectName::parse(&path)
             .map_err(|error| Failure::new(FailureKind::Wrong, error.to_string()))?;
-        let request = self
-            .request(url, &path)
-            .map_err(|error| Failure::new(FailureKind::Connect, chain(&error)))?;
-        let response = self.client.request(request).await.map_err(|error| no_head(&error))?;
+        let last = self.close_every.is_some_and(|every| due.number % every == every - 1);
+        let response = self.head((url, &path), last, progress).await?;
         progress.head = true;
         progress.cache_status = cache_status(&response);
         if response.status() != StatusCode::OK {
@@ -143,6 +156,36 @@ impl Sender {
         }
         progress.first_byte.get_or_insert_with(|| self.clock.now());
         verifier.finish()
+    }
+
+    /// Sends a request, the `last` of its connection, and awaits the reply's head.
+    async fn head(
+        &self,
+        (url, path): (&EdgeUrl, &str),
+        last: bool,
+        progress: &mut Progress,
+    ) -> Result<Response<Incoming>, Failure> {
+        loop {
+            let mut request = self
+                .request(url, path)
+                .map_err(|error| Failure::new(FailureKind::Connect, chain(&error)))?;
+            if last {
+                request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            let connection = capture_connection(&mut request);
+            let error = match self.client.request(request).await {
+                Ok(response) => {
+                    reused::note(&connection);
+                    return Ok(response);
+                }
+                Err(error) => error,
+            };
+            let excused = !error.is_connect() && reused::had_served(&connection);
+            if !self.resend || !excused || progress.resent >= RESENDS_MAX {
+                return Err(no_head(&error));
+            }
+            progress.resent += 1;
+        }
     }
 
     fn request(&self, url: &EdgeUrl, path: &str) -> Result<Request<Empty<Bytes>>, http::Error> {

@@ -119,6 +119,8 @@ pub struct Requests {
     pub abandoned: u64,
     /// Cut off by an interruption.
     pub unfinished: u64,
+    /// Times that one was sent again with `--resend`.
+    pub resent: u64,
     /// Verified requests per second.
     pub verified_per_s: f64,
 }
@@ -233,6 +235,7 @@ impl Report {
                 failed: recorder.failures(),
                 abandoned: recorder.abandoned,
                 unfinished: outcome.unfinished(),
+                resent: recorder.resent,
                 verified_per_s: per_s(recorder.verified),
             },
             received: Received {

@@ -98,6 +98,9 @@ pub struct Sample {
     pub finished: Duration,
     /// Body bytes received, verified or not.
     pub received_bytes: u64,
+    /// How often it was sent again, after a connection that had served before was closed without a
+    /// byte.
+    pub resent: u32,
     /// What the reply said about caches.
     pub cache_status: CacheStatus,
     /// None when every byte was right.

@@ -12,6 +12,9 @@ use super::{CacheStatus, Failure, FailureKind, Latency, Sample, timeline::Timeli
 /// kind, so that a flood of one does not hide another.
 pub const FAILURE_EXAMPLES_PER_KIND_MAX: usize = 3;
 
+/// Failures kept with their details until somebody takes them.
+pub const RECENT_FAILURES_MAX: usize = 64;
+
 /// One failed request, to be looked into.
 #[derive(Clone, Debug)]
 pub struct Example {
@@ -54,6 +57,9 @@ pub struct Recorder {
     pub verified: u64,
     /// Requests whose edge went away while they were in flight.
     pub abandoned: u64,
+    /// Times that a request was sent again, after a connection that had served before was closed
+    /// without a byte.
+    pub resent: u64,
     /// Body bytes of all requests, failed ones too.
     pub received_bytes: u64,
     /// Intended moment to last verified byte.
@@ -70,6 +76,7 @@ pub struct Recorder {
     pub timeline: Timeline,
     /// The first failures.
     pub examples: Vec<Example>,
+    recent: Vec<Example>,
     failed: [u64; FailureKind::ALL.len()],
     touched: Vec<bool>,
 }
@@ -81,6 +88,7 @@ impl Recorder {
         Self {
             verified: 0,
             abandoned: 0,
+            resent: 0,
             received_bytes: 0,
             latency: Latency::default(),
             first_byte: Latency::default(),
@@ -89,6 +97,7 @@ impl Recorder {
             edges: Vec::new(),
             timeline: Timeline::default(),
             examples: Vec::new(),
+            recent: Vec::new(),
             failed: [0; FailureKind::ALL.len()],
             touched: vec![false; objects],
         }
@@ -98,6 +107,7 @@ impl Recorder {
     pub fn record(&mut self, sample: Sample, abandoned: bool) {
         let bytes = sample.received_bytes;
         self.received_bytes += bytes;
+        self.resent += u64::from(sample.resent);
         self.send_lag.record(sample.sent.saturating_sub(sample.intended));
         self.timeline.second_mut(sample.finished).received_bytes += bytes;
         self.edge_mut(sample.edge).received_bytes += bytes;
@@ -139,6 +149,11 @@ impl Recorder {
         self.touched.iter().enumerate().filter(|(_, touched)| **touched).map(|(object, _)| object)
     }
 
+    /// The first failures since they were taken last.
+    pub fn take_recent(&mut self) -> Vec<Example> {
+        std::mem::take(&mut self.recent)
+    }
+
     fn verified(&mut self, sample: &Sample) {
         let latency = sample.finished.saturating_sub(sample.intended);
         self.verified += 1;
@@ -163,6 +178,9 @@ impl Recorder {
         let kind = example.failure.kind;
         self.failed[kind as usize] += 1;
         self.timeline.second_mut(example.at).failed += 1;
+        if self.recent.len() < RECENT_FAILURES_MAX {
+            self.recent.push(example.clone());
+        }
         let alike = self.examples.iter().filter(|known| known.failure.kind == kind).count();
         if alike < FAILURE_EXAMPLES_PER_KIND_MAX {
             self.examples.push(example);
@@ -191,6 +209,7 @@ mod tests {
             finished: Duration::from_millis(1200),
             received_bytes: 10,
             cache_status: CacheStatus::default(),
+            resent: 1,
             failure: failure.map(|kind| Failure::new(kind, "seen")),
         }
     }
@@ -218,7 +237,7 @@ mod tests {
         assert_eq!(recorder.failures_of(FailureKind::Closed), 1);
         assert_eq!(recorder.failures_of(FailureKind::Unsent), 1);
         assert_eq!(recorder.latency.count(), 1, "only verified requests have a latency");
-        assert_eq!(recorder.received_bytes, 30);
+        assert_eq!((recorder.received_bytes, recorder.resent), (30, 3));
     }
 
     #[test]
@@ -232,5 +251,7 @@ mod tests {
             assert_eq!(alike.count(), FAILURE_EXAMPLES_PER_KIND_MAX);
         }
         assert_eq!(recorder.failures(), 350);
+        assert_eq!(recorder.take_recent().len(), RECENT_FAILURES_MAX);
+        assert!(recorder.take_recent().is_empty(), "they are told once");
     }
 }

@@ -44,6 +44,8 @@ pub struct Cli {
 pub enum Command {
     /// Serve objects whose every byte follows from seed, path and offset.
     Origin(OriginArgs),
+    /// Write the objects that a run asks for as files, for another origin to serve.
+    Objects(ObjectsArgs),
     /// Send requests to edges at a fixed rate, verify every byte, and judge the result.
     Run(Box<RunArgs>),
     /// Start a cluster, load it, break it, and judge the result, as a scenario says.
@@ -118,7 +120,7 @@ pub enum Spacing {
 #[command(after_help = "\
 The run is an open loop: requests are due at moments that do not depend on the replies, and latency
 counts from the moment a request was due, so a stall is not hidden by requests that were never sent.
-A request is sent once, never again. Every byte of every reply is verified against the seed.
+A request is sent once, never again but for --resend. Every byte of every reply is verified against the seed.
 
 With --edges-file the list may change while the run goes on; the file is read again every 200 ms. A
 request whose edge is missing from the file at any time between its start and --edge-down-grace
@@ -140,6 +142,9 @@ pub struct RunArgs {
     /// Write a self-contained HTML report.
     #[arg(long, value_name = "FILE", help_heading = "Report")]
     pub html: Option<PathBuf>,
+    /// Tell the sums so far on standard error, as a line of JSON each second.
+    #[arg(long, help_heading = "Report")]
+    pub follow: bool,
 }
 
 /// Where requests go.
@@ -182,12 +187,34 @@ pub struct LoadArgs {
     /// How requests are spread over time: poisson, as from many users, or constant.
     #[arg(long, value_enum, default_value_t = Spacing::Poisson, hide_possible_values = true)]
     pub arrivals: Spacing,
-    /// Different objects.
-    #[arg(long, value_name = "N", default_value = "400", value_parser = objects)]
-    pub objects: usize,
+    /// What there is to ask for.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
     /// Exponent of the objects' popularity (Zipf); 0 for all alike.
     #[arg(long, value_name = "S", default_value = "0.9", value_parser = zipf)]
     pub zipf: f64,
+    /// Most requests in flight; one that finds no room waits, and its latency goes on.
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = in_flight)]
+    pub max_in_flight: usize,
+    /// Longest time for one request, from sending to last byte.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub timeout: Duration,
+    /// Send a request again, and count that, when a connection that had served before is closed
+    /// without a byte of the reply.
+    #[arg(long)]
+    pub resend: bool,
+    /// Each request of N is the last of its connection, so that new ones are made all the time.
+    #[arg(long, value_name = "N", value_parser = close_every)]
+    pub close_every: Option<u64>,
+}
+
+/// The objects of a run.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Load")]
+pub struct CatalogArgs {
+    /// Different objects.
+    #[arg(long, value_name = "N", default_value = "400", value_parser = objects)]
+    pub objects: usize,
     /// Sizes of the objects, each with its weight.
     #[arg(long, value_name = "SIZE:WEIGHT,...")]
     #[arg(default_value = "4KiB:50,64KiB:30,1MiB:15,8MiB:5")]
@@ -201,12 +228,20 @@ pub struct LoadArgs {
     /// Start of the objects' names; another one asks for other objects.
     #[arg(long, value_name = "NAME", default_value = "load", value_parser = prefix)]
     pub prefix: String,
-    /// Most requests in flight; one that finds no room waits, and its latency goes on.
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = in_flight)]
-    pub max_in_flight: usize,
-    /// Longest time for one request, from sending to last byte.
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
-    pub timeout: Duration,
+}
+
+/// Flags of `objects`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+A run with the same flags asks for these objects: DIR is what a web server has to serve, such as
+nginx by `root DIR;`.")]
+pub struct ObjectsArgs {
+    /// The folder that the files are written to.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Which objects.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
 }
 
 /// What must hold at the end.
@@ -279,6 +314,10 @@ where
 
 fn objects(text: &str) -> Result<usize, String> {
     whole(text, 1..=run::OBJECTS_MAX)
+}
+
+fn close_every(text: &str) -> Result<u64, String> {
+    whole(text, 1..=run::CLOSE_EVERY_MAX)
 }
 
 fn in_flight(text: &str) -> Result<usize, String> {

@@ -13,6 +13,8 @@ pub const EDGES_MAX: usize = 1024;
 pub const OBJECTS_MAX: usize = 1_000_000;
 /// Requests in flight at once.
 pub const IN_FLIGHT_MAX: usize = 16_384;
+/// `--close-every`.
+pub const CLOSE_EVERY_MAX: u64 = 1_000_000;
 /// The slowest rate: one request in a hundred seconds.
 pub const RATE_MIN_PER_S: f64 = 0.01;
 /// The fastest rate.
@@ -103,6 +105,12 @@ pub struct Scenario {
     pub in_flight_max: usize,
     /// For one request.
     pub timeout: Duration,
+    /// Whether a request that a used connection closed on is sent again.
+    pub resend: bool,
+    /// Each request of so many is the last of its connection.
+    pub close_every: Option<u64>,
+    /// Whether the sums are told as lines of JSON while the run goes on.
+    pub follow: bool,
     /// Thresholds.
     pub limits: Limits,
     /// JSON report.
@@ -115,7 +123,7 @@ impl TryFrom<RunArgs> for Scenario {
     type Error = UsageError;
 
     fn try_from(args: RunArgs) -> Result<Self, UsageError> {
-        let RunArgs { edges, load, thresholds, json, html } = args;
+        let RunArgs { edges, load, thresholds, json, html, follow } = args;
         let origin = edges.origin.clone();
         let limits = Limits {
             failures_max: thresholds.max_failures,
@@ -137,14 +145,17 @@ impl TryFrom<RunArgs> for Scenario {
             duration: load.duration,
             rate_per_s: load.rate,
             spacing: load.arrivals,
-            objects: load.objects,
+            objects: load.catalog.objects,
             zipf_exponent: load.zipf,
-            sizes: load.sizes,
-            seed: load.seed,
-            workload_seed: load.workload_seed,
-            prefix: load.prefix,
+            sizes: load.catalog.sizes,
+            seed: load.catalog.seed,
+            workload_seed: load.catalog.workload_seed,
+            prefix: load.catalog.prefix,
             in_flight_max: load.max_in_flight,
             timeout: load.timeout,
+            resend: load.resend,
+            close_every: load.close_every,
+            follow,
             limits,
             json: json.map(|file| file.map_or(JsonTarget::Stdout, JsonTarget::File)),
             html,

@@ -10,7 +10,10 @@ pub use arrivals::Arrivals;
 pub use catalog::Catalog;
 pub use zipf::Zipf;
 
-use crate::{rng::Rng, scenario::Scenario};
+use crate::{
+    rng::Rng,
+    scenario::{Scenario, SizeMix},
+};
 
 /// Keeps the uses of the one workload seed apart.
 #[derive(Clone, Copy)]
@@ -61,11 +64,17 @@ impl Workload {
     /// The objects of `scenario`.
     #[must_use]
     pub fn catalog(scenario: &Scenario) -> Catalog {
-        let mut rng = Rng::new(scenario.workload_seed, Stream::Sizes as u64);
-        let mut sizes = scenario.sizes.apportion(scenario.objects);
+        Self::objects((&scenario.prefix, scenario.workload_seed), scenario.objects, &scenario.sizes)
+    }
+
+    /// So many objects of these sizes, by the start of their names and the workload's seed.
+    #[must_use]
+    pub fn objects((prefix, seed): (&str, u64), objects: usize, sizes: &SizeMix) -> Catalog {
+        let mut rng = Rng::new(seed, Stream::Sizes as u64);
+        let mut sizes = sizes.apportion(objects);
         // Popularity goes by number, so the order of sizes decides which sizes are popular.
         rng.shuffle(&mut sizes);
-        Catalog::new(&scenario.prefix, scenario.workload_seed, sizes)
+        Catalog::new(prefix, seed, sizes)
     }
 }
 

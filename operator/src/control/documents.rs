@@ -52,6 +52,8 @@ pub struct Status {
 pub struct MemberVersion {
     /// Its name.
     pub name: String,
+    /// `up` or `down`: the tier remembers those that left for a while.
+    pub state: String,
     /// Its version.
     pub version: String,
 }

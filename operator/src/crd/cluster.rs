@@ -74,9 +74,6 @@ pub struct CacheClusterSpec {
     /// `Plan` shows in status what would be done next and what it waits for, and does nothing.
     #[serde(default)]
     pub mode: Mode,
-    /// Consent to go on from one survivor after most super-nodes were lost for good.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub recovery: Option<Recovery>,
     /// How much the members log: error, warn, info, debug, trace, or tracing directives.
     #[serde(default = "log_level")]
     #[schemars(length(min = 1, max = 256))]
@@ -354,19 +351,6 @@ pub enum Mode {
     Apply,
     /// It only says what it would do.
     Plan,
-}
-
-/// Consent to a recovery from the loss of most super-nodes. Acknowledged writes may be lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Recovery {
-    /// The super-node to go on from, as status.recovery names it.
-    #[schemars(length(min = 1, max = 63))]
-    pub survivor: String,
-    /// The token that `shoal recover` prints on the survivor's data; it stands for exactly these
-    /// facts.
-    #[schemars(regex(pattern = r"^recover-[-a-z0-9]+-[0-9a-f]+$"), length(max = 128))]
-    pub token: String,
 }
 
 /// What the operator found, and what it is doing.

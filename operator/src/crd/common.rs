@@ -114,6 +114,23 @@ pub(super) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     schema
 }
 
+/// The schema of a table whose keys the members check.
+pub(super) fn table(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": true,
+    })
+}
+
+/// The schema of a list of such tables, one a path rule.
+pub(super) fn tables(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+    })
+}
+
 /// The schema of a quantity that must be there and above zero.
 pub(super) fn size(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({

@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::common::LocalRef;
 
@@ -56,6 +57,14 @@ pub struct CacheSiteSpec {
          https://origin.example.com"
     ))]
     pub origin: String,
+    /// Further origins with the same content, tried in this order while those before are away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 7), inner(length(min = 1, max = 512)))]
+    #[x_kube(validation = (
+        "self.all(o, o.matches('^https?://[^/?#@]+/?$'))",
+        "moreOrigins are http:// or https:// with host and port, without user, path and query"
+    ))]
+    pub more_origins: Option<Vec<String>>,
     /// What the origin sees as `Host`: its own name, or what the client asked for.
     #[serde(default)]
     pub host_header: HostHeader,
@@ -86,6 +95,73 @@ pub struct CacheSiteSpec {
     /// Which cache directives of clients count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_directives: Option<ClientDirectives>,
+    /// Which large objects are kept in parts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
+    /// Methods that are let through; all but `CONNECT` and `TRACE` unless set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 32)))]
+    pub methods: Option<Vec<String>>,
+    /// Whether nothing is cached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bypass: Option<bool>,
+    /// What becomes of responses with `Set-Cookie`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_cookie: Option<SetCookie>,
+    /// Response headers that carry tags to purge by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 64)))]
+    pub tags: Option<Vec<String>>,
+    /// What else than the path makes two requests ask for different objects. The keys of this and of
+    /// the following tables are those of the site's document (docs/configuration.md#rules), as in
+    /// `ignore: ["utm_*"]`; members check them, and the condition Ready says what is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::common::table")]
+    pub key: Option<Map<String, Value>>,
+    /// How long responses are fresh, and of use after that, as in `default_s: 300`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::common::table")]
+    pub ttl: Option<Map<String, Value>>,
+    /// Headers that are set and removed towards origins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::common::table")]
+    pub request_headers: Option<Map<String, Value>>,
+    /// Headers that are set and removed towards clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::common::table")]
+    pub response_headers: Option<Map<String, Value>>,
+    /// When an origin counts as away, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::common::table")]
+    pub health: Option<Map<String, Value>>,
+    /// What differs for some paths; the first rule that fits counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::common::tables")]
+    pub path: Option<Vec<Map<String, Value>>>,
+}
+
+/// Which large objects are kept in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Parts {
+    /// None: a range brings all of an object.
+    Off,
+    /// Those that are asked for in part first.
+    Ranges,
+    /// All: nodes that are asked for one at once fill it together.
+    All,
+}
+
+/// What becomes of responses with `Set-Cookie`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SetCookie {
+    /// They are not shared.
+    Pass,
+    /// They are shared without their cookies.
+    Strip,
+    /// Everybody gets the same cookies.
+    Store,
 }
 
 /// What the origin sees as `Host`.

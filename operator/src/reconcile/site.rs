@@ -194,7 +194,9 @@ mod tests {
             "spec": {
                 "clusterRef": { "name": "demo" }, "hosts": ["docs.example.com"],
                 "origin": "https://o.example.com", "firstByteTimeoutMs": 500,
-                "clientDirectives": "safe",
+                "clientDirectives": "safe", "moreOrigins": ["http://b.example.com"],
+                "setCookie": "strip", "ttl": { "default_s": 5, "negative_s": { "404": 1 } },
+                "path": [{ "prefix": "/api/", "bypass": true }],
             },
         }))
         .unwrap();
@@ -203,6 +205,9 @@ mod tests {
             json!({
                 "name": "docs", "hosts": ["docs.example.com"], "origin": "https://o.example.com",
                 "host_header": "origin", "first_byte_timeout_ms": 500, "client_directives": "safe",
+                "more_origins": ["http://b.example.com"], "set_cookie": "strip",
+                "ttl": { "default_s": 5, "negative_s": { "404": 1 } },
+                "path": [{ "prefix": "/api/", "bypass": true }],
             })
         );
     }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
-    EnvVarSource, HTTPGetAction, HostPathVolumeSource, Lifecycle, LifecycleHandler,
-    LocalObjectReference, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod,
-    PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretVolumeSource,
-    SecurityContext, SleepAction, TopologySpreadConstraint, Volume, VolumeMount,
+    EnvVarSource, HTTPGetAction, HostPathVolumeSource, LocalObjectReference, ObjectFieldSelector,
+    PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -30,8 +30,13 @@ use crate::crd::{CacheCluster, CacheMember, CachePool};
 pub const TEMPLATE_REVISION: u32 = 1;
 /// The user that members run as.
 const USER: i64 = 65_532;
-/// Endpoints are told everywhere within about so long, before the process is asked to stop.
-const STOP_WAIT_S: i64 = 5;
+/// A node that is told to stop goes on serving for so long, and asks clients to go elsewhere: the
+/// last machine has heard by then that the node is no endpoint any more, and connections that are in
+/// use have ended with an answer. Nothing of that takes longer than a few seconds, unless machines
+/// are starved.
+const STOP_WAIT_S: i64 = 10;
+/// After its requests a member ends what it has with others, hands on the lead, and flushes its store.
+const END_S: i64 = 30;
 /// A store may take so long to open: 5 s between tries.
 const STARTUP_TRIES: i32 = 120;
 /// Bytes of digest in an annotation.
@@ -146,6 +151,9 @@ pub fn node(cluster: &CacheCluster, pool: &CachePool, name: &str) -> Pod {
     let mut env = vec![own("SHOAL_NAME", "metadata.name"), zone()];
     env.push(plain("SHOAL_ROLE", "node"));
     env.push(own("SHOAL_ADVERTISE", "status.podIP"));
+    env.push(plain("SHOAL_STOP_WAIT", &format!("{STOP_WAIT_S}s")));
+    let finish = format!("{}s", cluster.spec.drain.grace_seconds);
+    env.push(plain("SHOAL_FINISH_WITHIN", &finish));
     env.push(plain("SHOAL_STORE_BUDGET", &budget(&spec.storage.size.0)));
     env.push(plain("SHOAL_STORE_MEMORY", &bytes(&spec.memory.0).to_string()));
     let mut selector = names::selector(&cluster_name, names::NODE);
@@ -224,7 +232,7 @@ impl Parts<'_> {
             priority_class_name: options.priority_class_name.clone(),
             scheduler_name: options.scheduler_name.clone(),
             image_pull_secrets: Some(secrets).filter(|list| !list.is_empty()),
-            termination_grace_period_seconds: Some(i64::from(self.grace_s) + STOP_WAIT_S),
+            termination_grace_period_seconds: Some(i64::from(self.grace_s) + STOP_WAIT_S + END_S),
             topology_spread_constraints: Some(spread(&self.selector)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
@@ -273,13 +281,6 @@ impl Parts<'_> {
             startup_probe: Some(probe("/livez", 5, STARTUP_TRIES)),
             readiness_probe: Some(probe("/readyz", 2, 2)),
             liveness_probe: Some(probe("/livez", 10, 6)),
-            lifecycle: Some(Lifecycle {
-                pre_stop: Some(LifecycleHandler {
-                    sleep: Some(SleepAction { seconds: STOP_WAIT_S }),
-                    ..LifecycleHandler::default()
-                }),
-                ..Lifecycle::default()
-            }),
             termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
             security_context: Some(SecurityContext {
                 allow_privilege_escalation: Some(false),

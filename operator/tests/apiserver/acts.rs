@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
@@ -158,6 +159,7 @@ async fn a_cluster_lives() {
     loses_a_volume(&stage).await;
     scales_a_pool(&stage).await;
     scales_a_pool_by_load(&stage).await;
+    scaled_by_kubernetes(&stage).await;
     sites_and_runs(&stage).await;
     ends(&stage).await;
     stage.sound();
@@ -341,6 +343,42 @@ async fn scales_a_pool(stage: &Stage) {
         assert_eq!(there, usize::try_from(size).unwrap());
         stage.sound();
     }
+}
+
+/// Kubernetes' own autoscaler reads and writes the pool by its subresource `scale`. There are no
+/// figures of loads here: what it does without them is to bring a pool within its bounds.
+async fn scaled_by_kubernetes(stage: &Stage) {
+    let scaler = json!({
+        "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+        "metadata": { "name": "edge", "namespace": SPACE },
+        "spec": {
+            "scaleTargetRef": {
+                "apiVersion": "shoal.dev/v1alpha1", "kind": "CachePool", "name": "edge",
+            },
+            "minReplicas": 3, "maxReplicas": 5,
+            "metrics": [{ "type": "Resource", "resource": {
+                "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 60 },
+            } }],
+        },
+    });
+    stage.make::<HorizontalPodAutoscaler>(scaler).await;
+    let pools = stage.api::<CachePool>();
+    eventually("a pool within its bounds", || async {
+        let scale = pools.get_scale("edge").await.unwrap();
+        (scale.spec?.replicas? == 3 && scale.status?.replicas == 3).then_some(())
+    })
+    .await;
+    stage.comes::<CachePool>("edge", "Ready", "True").await;
+    let selector = pools.get_scale("edge").await.unwrap().status.and_then(|it| it.selector);
+    let of = ListParams::default().labels(&selector.unwrap());
+    assert_eq!(stage.api::<Pod>().list(&of).await.unwrap().items.len(), 3);
+    let scalers = stage.api::<HorizontalPodAutoscaler>();
+    let told = scalers.get("edge").await.unwrap().status.unwrap();
+    assert_eq!(told.desired_replicas, 3, "{told:?}");
+    scalers.delete("edge", &DeleteParams::default()).await.unwrap();
+    stage.scale(2).await;
+    stage.comes::<CachePool>("edge", "Progressing", "False").await;
+    stage.sound();
 }
 
 /// More requests than two nodes should answer: there are more nodes, and the reason is told.
