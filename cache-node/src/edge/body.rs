@@ -19,7 +19,7 @@ use prometheus::IntCounter;
 use tokio::time::Sleep;
 
 use super::access::Pending;
-use super::stream::Abort;
+use super::stream::{Abort, Turn};
 use crate::fetch::{BodyError, BodyStream, RequestBody};
 
 /// A response's body.
@@ -31,35 +31,39 @@ pub(super) struct ClientBody {
     /// For a body that nothing but the connection's end delimits.
     abort: Option<Abort>,
     log: Option<Box<Pending>>,
+    turn: Option<Turn>,
 }
 
 enum Source {
     Empty,
-    Text(Bytes),
+    Whole(Bytes),
     Stream(BodyStream),
 }
 
 impl ClientBody {
     /// No body.
     pub(super) fn empty() -> Self {
-        Self { source: Source::Empty, left: Some(0), sent: None, abort: None, log: None }
+        Self::of(Source::Empty, Some(0))
     }
 
     /// A short text made here.
     pub(super) fn text(text: String) -> Self {
-        let text = Bytes::from(text);
-        Self {
-            left: Some(text.len() as u64),
-            source: Source::Text(text),
-            sent: None,
-            abort: None,
-            log: None,
-        }
+        Self::whole(text.into())
+    }
+
+    /// All of a body at once.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        let length = bytes.len() as u64;
+        Self::of(Source::Whole(bytes), Some(length))
+    }
+
+    fn of(source: Source, left: Option<u64>) -> Self {
+        Self { source, left, sent: None, abort: None, log: None, turn: None }
     }
 
     /// `length` bytes, or as many as come.
     pub(super) fn stream(stream: BodyStream, length: Option<u64>) -> Self {
-        Self { source: Source::Stream(stream), left: length, sent: None, abort: None, log: None }
+        Self::of(Source::Stream(stream), length)
     }
 
     /// Counts what is sent.
@@ -78,6 +82,12 @@ impl ClientBody {
     /// For HTTP/1.0: a failure resets the connection where its end would pass for the body's.
     pub(super) fn aborting(mut self, abort: Abort) -> Self {
         self.abort = self.left.is_none().then_some(abort);
+        self
+    }
+
+    /// Its end is that of its request's turn on the connection.
+    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+        self.turn = Some(turn);
         self
     }
 
@@ -120,10 +130,10 @@ impl Body for ClientBody {
         let this = &mut *self;
         let polled = match &mut this.source {
             Source::Empty => None,
-            Source::Text(text) => {
-                let text = std::mem::take(text);
+            Source::Whole(whole) => {
+                let whole = std::mem::take(whole);
                 this.source = Source::Empty;
-                Some(Ok(text))
+                Some(Ok(whole))
             }
             Source::Stream(stream) => ready!(stream.as_mut().poll_next(cx)),
         };

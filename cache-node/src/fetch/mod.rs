@@ -45,8 +45,10 @@ pub use copies::Given;
 pub use prefetch::PREFETCH_QUEUE_MAX;
 pub use types::{
     BodyError, BodyStream, FetchError, FetchRequest, Fetched, FetchedObject, Interim, Interims,
-    Lookup, OriginRequest, OriginResponse, RequestBody,
+    Lookup, OriginRequest, OriginResponse, Question, RequestBody,
 };
+
+pub use crate::store::Hit;
 
 use crate::clock;
 use crate::current::Current;
@@ -427,7 +429,7 @@ impl Found {
     fn fetched(self, inner: &Arc<Inner>, request: FetchRequest, healer: Option<Healer>) -> Fetched {
         match self {
             Self::Stored(object, tier, lookup) => {
-                let head = Arc::new(object.manifest().head().clone());
+                let head = object.manifest().shared_head();
                 let backup = Arc::new(body::Backup {
                     healer,
                     pager: page::Pager::new(Arc::clone(inner), request),
