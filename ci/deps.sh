@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what a build and its tests need on Debian and Ubuntu; does nothing when all is there.
 # `ci/deps.sh charts` adds what looks at charts and manifests, `ci/deps.sh e2e` what a Kubernetes
-# cluster of real pods needs, `ci/deps.sh swarm` what `shoal-loadtest swarm --against aria2` runs.
+# cluster of real pods needs, `ci/deps.sh swarm` what `shoal-loadtest swarm --against aria2` runs,
+# `ci/deps.sh http` what the edge is measured beside and with.
 # nginx is needed as a program for the tests: its service is never started.
 set -euo pipefail
 
@@ -48,6 +49,13 @@ fi
 if [ "${1:-}" = swarm ]; then
     need aria2c aria2
     need opentracker opentracker
+fi
+
+if [ "${1:-}" = http ]; then
+    need wrk wrk
+    need h2load nghttp2-client
+    need varnishd varnish
+    need taskset util-linux
 fi
 
 give_up() {

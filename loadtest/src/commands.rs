@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{CountsAround, Evidence, Findings},
     clock::Clock,
+    compare::{self, CompareError},
     driver::{
         self, DriveError, Outcome, Signals,
         uploads::{self, Uploads},
@@ -25,13 +26,14 @@ use crate::{
     play::{Stage, StageError},
     policy::{self, PolicyError},
     report::{
-        Report, html, index as index_report, policy as policy_report, swarm as swarm_report, table,
-        transfer::TransferReport,
+        Report, compare::HttpReport, html, index as index_report, policy as policy_report,
+        swarm as swarm_report, table, transfer::TransferReport,
     },
     scenario::{
-        Command, IndexScenario, OriginScenario, PlayScenario, PolicyScenario, Scenario,
-        SwarmScenario, TransferScenario, UsageError,
+        Command, HttpScenario, IndexScenario, OriginScenario, PlayScenario, PolicyScenario,
+        Scenario, SwarmScenario, TransferScenario, UsageError,
         cli::{ObjectsArgs, OriginArgs, RunArgs},
+        http::HttpArgs,
         index::IndexArgs,
         play::{PlayArgs, PlayError, SHIPPED},
         policy::PolicyArgs,
@@ -89,6 +91,9 @@ pub enum CommandError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// The servers could not be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     /// A report could not be written.
     #[error("--{flag} {path}: {source}; give a file in a folder that exists and can be written to")]
     Write {
@@ -135,6 +140,7 @@ pub async fn execute(command: Command) -> ExitCode {
         Command::Policy(args) => replay(args),
         Command::Swarm(args) => bench_swarm(*args).await,
         Command::Transfer(args) => bench_transfer(args).await,
+        Command::Http(args) => bench_http(*args).await,
         Command::TransferEnd(args) => transfer_end(&args).await,
     };
     result.unwrap_or_else(|error| {
@@ -359,6 +365,32 @@ async fn bench_transfer(args: TransferArgs) -> Result<ExitCode, CommandError> {
         _ => print(&report.table())?,
     }
     Ok(if interrupted { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS })
+}
+
+async fn bench_http(args: HttpArgs) -> Result<ExitCode, CommandError> {
+    let scenario = HttpScenario::try_from(args)?;
+    let files = files(scenario.json.as_ref(), scenario.html.as_ref());
+    for (flag, path) in &files {
+        check_writable(flag, path)?;
+    }
+    let watch = Group::new();
+    let signals = follow_signals(&watch)?;
+    let results = compare::bench(&scenario, &signals.stop).await?;
+    watch.abort();
+    let report = HttpReport::new(&scenario, results);
+    for (flag, path) in files {
+        let text = if flag == "html" { report.html() } else { report.json()? };
+        std::fs::write(&path, text).map_err(|source| CommandError::Write { flag, path, source })?;
+    }
+    match scenario.json {
+        Some(JsonTarget::Stdout) => print(&report.json()?)?,
+        _ => print(&report.table())?,
+    }
+    Ok(match (report.results.interrupted, report.ok || !scenario.enforce) {
+        (true, _) => ExitCode::from(EXIT_FAILED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::from(EXIT_MISSED),
+    })
 }
 
 async fn transfer_end(args: &EndArgs) -> Result<ExitCode, CommandError> {

@@ -16,7 +16,7 @@
 //! |---|---|
 //! | main | `main`, `commands` |
 //! | report | `report` |
-//! | driver, audit | `driver`, `audit`, `index`, `policy`, `swarm`, `transfer` |
+//! | driver, audit | `driver`, `audit`, `index`, `policy`, `swarm`, `transfer`, `compare` |
 //! | workload, origin | `workload`, `origin`, `tier`, `etcd` |
 //! | scenario | `scenario` |
 //! | content, sample | `content`, `sample`, `process` |
@@ -28,6 +28,7 @@
 pub mod audit;
 pub mod clock;
 pub mod commands;
+pub mod compare;
 pub mod content;
 pub mod driver;
 pub mod etcd;

@@ -4,6 +4,8 @@
 //! many as its length asks for); its id is the hash of its canonical encoding; its object id does
 //! not depend on headers or freshness, so that a revalidation keeps the object and its holders.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
 
@@ -117,7 +119,7 @@ pub struct Refresh {
 /// A whole object's description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    head: ObjectHead,
+    head: Arc<ObjectHead>,
     length: u64,
     hashes: Vec<ChunkHash>,
 }
@@ -141,12 +143,17 @@ impl Manifest {
         if hashes.len() as u64 != u64::from(wanted) {
             return Err(WireError::field("chunk_hashes", hashes.len(), "one hash a chunk"));
         }
-        Ok(Self { head, length, hashes })
+        Ok(Self { head: Arc::new(head), length, hashes })
     }
 
     /// Everything but the chunk hashes; its length is always known.
     pub fn head(&self) -> &ObjectHead {
         &self.head
+    }
+
+    /// The same, to be kept.
+    pub fn shared_head(&self) -> Arc<ObjectHead> {
+        Arc::clone(&self.head)
     }
 
     /// Body length in bytes.
@@ -198,8 +205,9 @@ impl Manifest {
     #[must_use]
     pub fn refreshed(&self, refresh: Refresh) -> Self {
         let Refresh { headers, freshness, fence_position, labels } = refresh;
-        let head = ObjectHead { headers, freshness, fence_position, labels, ..self.head.clone() };
-        Self { head, length: self.length, hashes: self.hashes.clone() }
+        let before = ObjectHead::clone(&self.head);
+        let head = ObjectHead { headers, freshness, fence_position, labels, ..before };
+        Self { head: Arc::new(head), length: self.length, hashes: self.hashes.clone() }
     }
 }
 

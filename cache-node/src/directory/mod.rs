@@ -96,7 +96,7 @@ impl Directory {
             view: view_sender,
             fences: RwLock::new(FenceTable::after_pass(fence_position)),
             fenced: watch::Sender::new(fence_position),
-            lease_until: Mutex::new(clock::monotonic()),
+            lease_until: RwLock::new(clock::monotonic()),
             welcomed: welcomed_sender,
             inventories: watch::Sender::new(1),
             sites_revision: local.sites.revision.into(),

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use shoal_proto::limits::{HEARTBEAT_MS, RPC_DEADLINE_MS};
@@ -38,7 +38,7 @@ pub(super) struct Shared {
     /// The position up to which every fence is known.
     pub(super) fenced: watch::Sender<u64>,
     /// Until when the session lease holds, or held.
-    pub(super) lease_until: Mutex<Instant>,
+    pub(super) lease_until: RwLock<Instant>,
     pub(super) welcomed: watch::Sender<bool>,
     /// Counts how often the tier has asked for everything that this node holds.
     pub(super) inventories: watch::Sender<u64>,
@@ -55,7 +55,7 @@ impl Shared {
     }
 
     pub(super) fn lease_until(&self) -> Instant {
-        *self.lease_until.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.lease_until.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The position up to which every fence is known.
@@ -64,7 +64,7 @@ impl Shared {
     }
 
     fn extend_lease(&self, until: Instant) {
-        let mut lease = self.lease_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lease = self.lease_until.write().unwrap_or_else(PoisonError::into_inner);
         *lease = (*lease).max(until);
     }
 

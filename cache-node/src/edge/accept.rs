@@ -3,16 +3,13 @@
 //! Invariants: every connection is a task of one group, which ends before [`serve`] returns; what
 //! is in flight when the edge stops may finish until the drain deadline, and is cut after it.
 
-use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulConnection;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,9 +17,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::socket::Socket;
-use super::stream::ClientStream;
+use super::stream::{ClientStream, Handle, Parked};
 use super::tls::EdgeTls;
-use super::{Edge, EdgeConfig, ReadPath, request};
+use super::{Edge, ReadPath, request};
 use crate::tasks::Tasks;
 
 /// Longest request head over HTTP/1.1, which is also a connection's buffer, in bytes.
@@ -71,7 +68,7 @@ pub async fn serve<R: ReadPath>(door: impl Into<Door>, edge: Arc<Edge<R>>, tasks
     let connections = Tasks::new();
     let cut = CancellationToken::new();
     let slots = Arc::clone(&edge.slots);
-    let speakers = Arc::new(Speakers::new(&edge.config, &connections));
+    let speakers = Arc::new(Speakers::new(&connections));
     loop {
         let (stream, slot) = tokio::select! {
             biased;
@@ -132,12 +129,12 @@ where
     }
 }
 
-fn builder(config: &EdgeConfig, connections: &Tasks) -> auto::Builder<Streams> {
+fn builder(connections: &Tasks) -> auto::Builder<Streams> {
     let mut builder = auto::Builder::new(Streams(connections.clone()));
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.head_ms))
+        // The client's stream counts the time itself: hyper makes a timer for each request.
+        .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
     builder
@@ -159,13 +156,15 @@ fn builder(config: &EdgeConfig, connections: &Tasks) -> auto::Builder<Streams> {
 struct Speakers {
     /// The first bytes tell which protocol.
     either: auto::Builder<Streams>,
+    http1: auto::Builder<Streams>,
     http2: auto::Builder<Streams>,
 }
 
 impl Speakers {
-    fn new(config: &EdgeConfig, connections: &Tasks) -> Self {
-        let either = builder(config, connections);
-        Self { http2: either.clone().http2_only(), either }
+    fn new(connections: &Tasks) -> Self {
+        let either = builder(connections);
+        let (http1, http2) = (either.clone().http1_only(), either.clone().http2_only());
+        Self { either, http1, http2 }
     }
 }
 
@@ -191,41 +190,50 @@ impl<R: ReadPath> Connection<R> {
             () = stop.cancelled() => return,
         };
         let Some(socket) = shaken else { return };
-        let chose_http2 = socket.chose_http2();
-        let (stream, handle) = ClientStream::new(socket, &edge.config);
-        let service = service_fn(move |request| {
-            let (edge, handle) = (Arc::clone(&edge), handle.clone());
-            async move { Ok::<_, Infallible>(request::answer(&edge, request, handle).await) }
-        });
-        let stream = TokioIo::new(stream);
-        if chose_http2 {
-            drive(pin!(speakers.http2.serve_connection(stream, service)), &stop, &cut).await;
-        } else {
-            let served = speakers.either.serve_connection_with_upgrades(stream, service);
-            drive(pin!(served), &stop, &cut).await;
+        let mut builder = if socket.chose_http2() { &speakers.http2 } else { &speakers.either };
+        let mut next = ClientStream::new(socket, &edge.config);
+        while let Some(parked) = serve_one(&edge, next, builder, (&stop, &cut)).await {
+            let wakes = tokio::select! {
+                wakes = parked.wakes(limit) => wakes,
+                () = stop.cancelled() => false,
+            };
+            if !wakes {
+                return;
+            }
+            builder = &speakers.http1;
+            next = ClientStream::resumed(parked, &edge.config);
         }
     }
 }
 
-/// Serves a connection until it ends, in order once it is asked to stop, or is cut.
-async fn drive<C>(mut served: Pin<&mut C>, stop: &CancellationToken, cut: &CancellationToken)
-where
-    C: GracefulConnection,
-    C::Error: std::fmt::Display,
-{
-    let ended = tokio::select! {
-        ended = served.as_mut() => ended,
-        () = stop.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            tokio::select! {
-                ended = served.as_mut() => ended,
-                () = cut.cancelled() => Ok(()),
+/// Serves a connection until it ends, in order once it is asked to stop, or is cut, or is parked.
+async fn serve_one<R: ReadPath>(
+    edge: &Arc<Edge<R>>,
+    (stream, handle): (ClientStream, Handle),
+    builder: &auto::Builder<Streams>,
+    (stop, cut): (&CancellationToken, &CancellationToken),
+) -> Option<Parked> {
+    let ended = {
+        let (edge, handle) = (Arc::clone(edge), handle.clone());
+        let service = service_fn(move |request| request::answer(&edge, request, &handle));
+        // Not a part of the connection's own task, which has no room for it while it is parked.
+        let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut served = Box::pin(served);
+        tokio::select! {
+            ended = served.as_mut() => ended,
+            () = stop.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = served.as_mut() => ended,
+                    () = cut.cancelled() => Ok(()),
+                }
             }
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a client's connection ended early");
+        tracing::debug!(error, "a client's connection ended early");
     }
+    handle.parked()
 }
 
 /// TLS's handshake, where there is one, in bounded time.

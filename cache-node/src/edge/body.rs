@@ -19,7 +19,7 @@ use prometheus::IntCounter;
 use tokio::time::Sleep;
 
 use super::access::Pending;
-use super::stream::Abort;
+use super::stream::{Abort, Turn};
 use crate::fetch::{BodyError, BodyStream, RequestBody, Trailers};
 
 /// A response's body.
@@ -33,11 +33,12 @@ pub(super) struct ClientBody {
     log: Option<Box<Pending>>,
     /// For a client that takes what may come after.
     trailers: Option<Trailers>,
+    turn: Option<Turn>,
 }
 
 enum Source {
     Empty,
-    Text(Bytes),
+    Whole(Bytes),
     Stream(BodyStream),
 }
 
@@ -49,18 +50,22 @@ impl ClientBody {
 
     /// A short text made here.
     pub(super) fn text(text: String) -> Self {
-        let text = Bytes::from(text);
-        let length = text.len() as u64;
-        Self::of(Source::Text(text), Some(length))
+        Self::whole(text.into())
+    }
+
+    /// All of a body at once.
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        let length = bytes.len() as u64;
+        Self::of(Source::Whole(bytes), Some(length))
+    }
+
+    fn of(source: Source, left: Option<u64>) -> Self {
+        Self { source, left, sent: None, abort: None, log: None, trailers: None, turn: None }
     }
 
     /// `length` bytes, or as many as come.
     pub(super) fn stream(stream: BodyStream, length: Option<u64>) -> Self {
         Self::of(Source::Stream(stream), length)
-    }
-
-    fn of(source: Source, left: Option<u64>) -> Self {
-        Self { source, left, sent: None, abort: None, log: None, trailers: None }
     }
 
     /// With what comes after it, if anything does.
@@ -84,6 +89,12 @@ impl ClientBody {
     /// For HTTP/1.0: a failure resets the connection where its end would pass for the body's.
     pub(super) fn aborting(mut self, abort: Abort) -> Self {
         self.abort = self.left.is_none().then_some(abort);
+        self
+    }
+
+    /// Its end is that of its request's turn on the connection.
+    pub(super) fn in_turn(mut self, turn: Turn) -> Self {
+        self.turn = Some(turn);
         self
     }
 
@@ -126,10 +137,10 @@ impl Body for ClientBody {
         let this = &mut *self;
         let polled = match &mut this.source {
             Source::Empty => None,
-            Source::Text(text) => {
-                let text = std::mem::take(text);
+            Source::Whole(whole) => {
+                let whole = std::mem::take(whole);
                 this.source = Source::Empty;
-                Some(Ok(text))
+                Some(Ok(whole))
             }
             Source::Stream(stream) => ready!(stream.as_mut().poll_next(cx)),
         };

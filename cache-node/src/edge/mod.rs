@@ -17,6 +17,7 @@
 mod accept;
 mod access;
 mod body;
+mod hit;
 mod interim;
 mod multipart;
 mod purge;
@@ -42,7 +43,8 @@ pub use tls::{EdgeTls, EdgeTlsError};
 
 use crate::current::Current;
 use crate::fetch::{
-    FetchError, FetchRequest, Fetched, Fetcher, OriginRequest, OriginResponse, Purged, Switched,
+    FetchError, FetchRequest, Fetched, Fetcher, Hit, OriginRequest, OriginResponse, Purged,
+    Question, Switched,
 };
 use crate::metrics::EdgeMetrics;
 use crate::policy::site::{Site, Sites};
@@ -58,6 +60,8 @@ pub struct EdgeConfig {
     pub connections_max: usize,
     /// Longest wait for a request head, on an idle connection too.
     pub head_ms: u64,
+    /// A client of HTTP/1 that asks for nothing for so long is parked, which costs less memory.
+    pub park_ms: u64,
     /// Longest silence within a request body.
     pub upload_silence_ms: u64,
     /// Longest time in which a client takes no byte of what is sent.
@@ -72,6 +76,7 @@ impl Default for EdgeConfig {
             unknown_host: StatusCode::MISDIRECTED_REQUEST,
             connections_max: 16_384,
             head_ms: 10_000,
+            park_ms: 100,
             upload_silence_ms: 30_000,
             stall_ms: 60_000,
             drain_ms: 20_000,
@@ -81,6 +86,10 @@ impl Default for EdgeConfig {
 
 /// What the edge asks of the read path.
 pub trait ReadPath: Send + Sync + 'static {
+    /// The response for a key where it is at hand, without a wait; `None` says nothing, and
+    /// [`ReadPath::get`] is to be asked.
+    fn hit(&self, asked: &Question<'_>) -> Option<Hit>;
+
     /// The response for a key, for `GET` and `HEAD`.
     fn get(
         &self,
@@ -116,6 +125,10 @@ pub trait ReadPath: Send + Sync + 'static {
 }
 
 impl ReadPath for Fetcher {
+    fn hit(&self, asked: &Question<'_>) -> Option<Hit> {
+        Self::hit(self, asked)
+    }
+
     async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
         Self::get(self, request).await
     }

@@ -3,11 +3,15 @@
 //! Invariants: what is asked is known in full (site, authority, target) before anything is looked
 //! up; path and query stay as they came; only `GET` and `HEAD` without a body touch the cache.
 
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, CONNECTION, HOST, RANGE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -20,7 +24,7 @@ use super::body::{self, ClientBody};
 use super::interim::{Outlet, relay};
 use super::respond::{self, Forwarded, Reply};
 use super::stream::{Abort, Handle};
-use super::{Edge, ReadPath, purge, tunnel};
+use super::{Edge, ReadPath, hit, purge, tunnel};
 use crate::clock;
 use crate::fetch::{FetchError, FetchRequest, Fetched, Interims, OriginRequest};
 use crate::policy::directives::RequestDirectives;
@@ -59,12 +63,17 @@ impl Asked {
     }
 }
 
-/// Answers a request, whatever happens.
-pub(super) async fn answer<R: ReadPath>(
-    edge: &Edge<R>,
+/// What a request comes to, at once or later.
+type Answered = Result<Response<ClientBody>, Infallible>;
+/// Small where it is at once: a connection has room for one in itself.
+pub(super) type Answer = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
+
+/// Answers a request, whatever happens: at once where it hits what is in memory.
+pub(super) fn answer<R: ReadPath>(
+    edge: &Arc<Edge<R>>,
     request: Request<Incoming>,
-    handle: Handle,
-) -> Response<ClientBody> {
+    handle: &Handle,
+) -> Answer {
     let start = clock::monotonic();
     let head = *request.method() == Method::HEAD;
     let pending = edge.access.as_ref().map(|log| {
@@ -75,16 +84,24 @@ pub(super) async fn answer<R: ReadPath>(
     // to smuggle a request past somebody: nothing more is read from this connection.
     let smuggled = request.headers().contains_key(TRANSFER_ENCODING);
     let http1 = request.version() < Version::HTTP_2;
-    let reply = decide(edge, request, handle).await;
-    let mut response = deliver(edge, reply, head, (clock::since(start), pending));
-    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    if switches {
-        return response;
+    let turn = handle.turn();
+    let finish = move |edge: &Edge<R>, reply: Reply| {
+        let mut response = deliver(edge, reply, head, (clock::since(start), pending));
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let leaves = http1 && edge.leaving.load(Ordering::Relaxed);
+        if !switches && (smuggled || leaves) {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(response.map(|body| body.in_turn(turn)))
+    };
+    if let Some(reply) = hit::reply(edge, &request, handle.secure) {
+        return Either::Left(ready(finish(edge, reply)));
     }
-    if smuggled || (http1 && edge.leaving.load(Ordering::Relaxed)) {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
+    let (edge, handle) = (Arc::clone(edge), handle.clone());
+    Either::Right(Box::pin(async move {
+        let reply = decide(&edge, request, handle).await;
+        finish(&edge, reply)
+    }))
 }
 
 /// Which step answers.
@@ -94,7 +111,8 @@ async fn decide<R: ReadPath>(
     handle: Handle,
 ) -> Reply {
     let upgrade = request.headers().contains_key(UPGRADE);
-    let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+    // A tunnel is a turn of the connection that lasts as long as the tunnel does.
+    let upgrade = upgrade.then(|| (hyper::upgrade::on(&mut request), handle.turn()));
     let (asked, body) = match receive(edge, request, handle) {
         Ok(received) => received,
         Err((status, detail)) => return Reply::refused(status, detail),
@@ -125,66 +143,83 @@ fn is_cacheable(asked: &Asked, body: &Incoming) -> bool {
 /// A status and what is wrong.
 type Refusal = (StatusCode, &'static str);
 
+/// Where a request leads to.
+pub(super) struct Address<'a> {
+    pub(super) site: Arc<Site>,
+    pub(super) authority: &'a str,
+    pub(super) target: Cow<'a, str>,
+}
+
 /// Understands what is asked, or refuses it.
+pub(super) fn address<'a, R, B>(
+    edge: &Edge<R>,
+    request: &'a Request<B>,
+) -> Result<Address<'a>, Refusal> {
+    if *request.method() == Method::TRACE {
+        return Err((StatusCode::METHOD_NOT_ALLOWED, "trace"));
+    }
+    if *request.method() == Method::CONNECT {
+        return Err((StatusCode::NOT_IMPLEMENTED, "connect"));
+    }
+    let authority = authority(request).map_err(|detail| (StatusCode::BAD_REQUEST, detail))?;
+    let unknown = (edge.config.unknown_host, "unknown host");
+    let site = edge.sites.with(|sites| sites.find(authority)).ok_or(unknown)?;
+    if hops(request.headers()) >= HOPS_MAX {
+        return Err((StatusCode::LOOP_DETECTED, "loop"));
+    }
+    let target = match request.uri().path_and_query() {
+        Some(target) if target.path() == "*" => {
+            return Err((StatusCode::NOT_IMPLEMENTED, "asterisk"));
+        }
+        Some(target) if target.as_str().starts_with('/') => Cow::Borrowed(target.as_str()),
+        Some(target) => Cow::Owned(format!("/{target}")),
+        None => Cow::Borrowed("/"),
+    };
+    if target.len() > TARGET_BYTES_MAX {
+        return Err((StatusCode::URI_TOO_LONG, "target too long"));
+    }
+    let site = site.at(&target);
+    Ok(Address { site, authority, target })
+}
+
 fn receive<R>(
     edge: &Edge<R>,
     request: Request<Incoming>,
     handle: Handle,
 ) -> Result<(Asked, Incoming), Refusal> {
+    let Address { site, authority, target } = address(edge, &request)?;
+    let (authority, target) = (authority.to_owned(), target.into_owned());
     let (parts, body) = request.into_parts();
-    if parts.method == Method::TRACE {
-        return Err((StatusCode::METHOD_NOT_ALLOWED, "trace"));
-    }
-    if parts.method == Method::CONNECT {
-        return Err((StatusCode::NOT_IMPLEMENTED, "connect"));
-    }
-    let authority = authority(&parts).map_err(|detail| (StatusCode::BAD_REQUEST, detail))?;
-    let unknown = (edge.config.unknown_host, "unknown host");
-    let site = edge.sites.with(|sites| sites.find(&authority)).ok_or(unknown)?;
-    if hops(&parts.headers) >= HOPS_MAX {
-        return Err((StatusCode::LOOP_DETECTED, "loop"));
-    }
-    let target = match parts.uri.path_and_query() {
-        Some(target) if target.path() == "*" => {
-            return Err((StatusCode::NOT_IMPLEMENTED, "asterisk"));
-        }
-        Some(target) if target.as_str().starts_with('/') => target.as_str().to_owned(),
-        Some(target) => format!("/{target}"),
-        None => "/".to_owned(),
-    };
-    if target.len() > TARGET_BYTES_MAX {
-        return Err((StatusCode::URI_TOO_LONG, "target too long"));
-    }
     let abort = (parts.version == Version::HTTP_10).then_some(handle.abort);
     let outlet = (parts.version == Version::HTTP_11).then_some(handle.outlet);
     let (method, headers, secure) = (parts.method, parts.headers, handle.secure);
-    let (site, client) = (site.at(&target), handle.client);
+    let client = handle.client;
     Ok((Asked { site, authority, target, method, headers, abort, outlet, secure, client }, body))
 }
 
 /// The authority that a client asked (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-fn authority(parts: &http::request::Parts) -> Result<String, &'static str> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
+fn authority<B>(request: &Request<B>) -> Result<&str, &'static str> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
         return Err("two Host headers");
     }
-    if host.is_none() && parts.version == Version::HTTP_11 {
+    if host.is_none() && request.version() == Version::HTTP_11 {
         return Err("no Host header");
     }
     let host = match host {
         Some(host) => Some(host.to_str().map_err(|_| "bad Host header")?),
         None => None,
     };
-    let scheme = parts.uri.scheme();
+    let scheme = request.uri().scheme();
     if scheme.is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
         return Err("bad scheme");
     }
-    let named = match parts.uri.authority() {
+    let named = match request.uri().authority() {
         // HTTP/1.1 takes the target's authority, HTTP/2 has no reason for two different ones.
         Some(authority) => {
             let differs = host.is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str()));
-            if differs && parts.version == Version::HTTP_2 {
+            if differs && request.version() == Version::HTTP_2 {
                 return Err("Host is not the authority");
             }
             authority.as_str()
@@ -196,7 +231,7 @@ fn authority(parts: &http::request::Parts) -> Result<String, &'static str> {
     if parsed.host().is_empty() || parsed.as_str().contains('@') || !port_is_valid {
         return Err("bad Host header");
     }
-    Ok(named.to_owned())
+    Ok(named)
 }
 
 /// How often Shoal is named in `Via`.
@@ -231,7 +266,9 @@ async fn look_up<R: ReadPath>(edge: &Edge<R>, asked: Asked) -> Reply {
         false => Forwarded::Miss,
     };
     match relay(relayed, edge.read_path.get(request)).await {
-        Ok(Fetched::Object(object)) => respond::object(&asked, object, clock::unix_ms()),
+        Ok(Fetched::Object(object)) => {
+            respond::object((&asked.method, &asked.headers), object, clock::unix_ms())
+        }
         Ok(Fetched::Pass(response)) => respond::passed(&asked, response, forwarded),
         Err(error) => fail(&asked, &error, forwarded),
     }

@@ -16,7 +16,7 @@ use super::body::ClientBody;
 use super::multipart::Multipart;
 use super::request::Asked;
 use super::stream::Abort;
-use crate::fetch::{FetchedObject, Lookup, OriginResponse};
+use crate::fetch::{FetchedObject, Hit, Lookup, OriginResponse};
 use crate::metrics::Tier;
 use crate::policy::conditional::{self, Preconditions};
 use crate::policy::doors::takes_trailers;
@@ -136,17 +136,45 @@ impl Reply {
     }
 }
 
+fn status_of(head: &ObjectHead) -> StatusCode {
+    StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY)
+}
+
+/// What is said of an object beside its own headers.
+fn finish(headers: &mut HeaderMap, head: &ObjectHead, found: (Tier, Lookup), now_ms: u64) {
+    set_age(headers, head, found, now_ms);
+    append(headers, VIA, "1.1 shoal");
+    append(headers, CACHE_STATUS, &cache_status(head, found, now_ms));
+}
+
+/// The headers of a whole hit in memory.
+pub(super) fn headers_of_hit(head: &ObjectHead, now_ms: u64) -> HeaderMap {
+    let mut headers = hop::from_stored(&head.headers);
+    finish(&mut headers, head, (Tier::Memory, Lookup::Hit), now_ms);
+    declare(&mut headers, status_of(head), head.length);
+    headers
+}
+
+/// The answer from an object in memory that is asked for whole, with those headers.
+pub(super) fn whole(method: &Method, hit: &Hit, headers: HeaderMap) -> Reply {
+    let status = status_of(hit.manifest().head());
+    let body = match *method == Method::HEAD || is_bodyless(status) {
+        true => ClientBody::empty(),
+        false => ClientBody::whole(hit.body().clone()),
+    };
+    Reply::new(status, headers, body, Tier::Memory)
+}
+
+/// What an object is asked for with.
+pub(super) type Asking<'a> = (&'a Method, &'a HeaderMap);
+
 /// The answer from an object: whole, a range of it, or `304`.
-pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply {
+pub(super) fn object(asked: Asking<'_>, object: FetchedObject, now_ms: u64) -> Reply {
     let head = std::sync::Arc::clone(&object.head);
     let (tier, lookup) = (object.tier, object.lookup);
-    let status = StatusCode::from_u16(head.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    let finish = |headers: &mut HeaderMap| {
-        set_age(headers, &head, (tier, lookup), now_ms);
-        append(headers, VIA, "1.1 shoal");
-        append(headers, CACHE_STATUS, &cache_status(&head, (tier, lookup), now_ms));
-    };
-    let judged = match conditional::preconditions(&asked.headers, &head) {
+    let status = status_of(&head);
+    let finish = |headers: &mut HeaderMap| finish(headers, &head, (tier, lookup), now_ms);
+    let judged = match conditional::preconditions(asked.1, &head) {
         Preconditions::Hold => None,
         Preconditions::NotModified => Some(StatusCode::NOT_MODIFIED),
         Preconditions::Failed => Some(StatusCode::PRECONDITION_FAILED),
@@ -180,7 +208,7 @@ pub(super) fn object(asked: &Asked, object: FetchedObject, now_ms: u64) -> Reply
         }
         (_, length) => {
             declare(&mut headers, status, length);
-            let body = if asked.method == Method::HEAD || is_bodyless(status) {
+            let body = if *asked.0 == Method::HEAD || is_bodyless(status) {
                 ClientBody::empty()
             } else {
                 ClientBody::stream(object.body(None), length)
@@ -208,13 +236,13 @@ fn several(
 }
 
 /// RFC 9110 section 14.2: ranges are for `GET`, of a success, once other preconditions hold.
-fn part(asked: &Asked, head: &ObjectHead) -> Part {
-    let mut ranges = asked.headers.get_all(RANGE).iter();
+fn part((method, headers): Asking<'_>, head: &ObjectHead) -> Part {
+    let mut ranges = headers.get_all(RANGE).iter();
     let wanted = ranges.next().map(HeaderValue::as_bytes);
-    let ignored = asked.method != Method::GET
+    let ignored = *method != Method::GET
         || head.status != 200
         || ranges.next().is_some()
-        || !conditional::range_applies(&asked.headers, head);
+        || !conditional::range_applies(headers, head);
     if ignored { Part::Whole } else { range::select(wanted, head.length) }
 }
 

@@ -1,4 +1,5 @@
-//! A client's socket: plain, or under TLS.
+//! A client's socket: plain, or under TLS. One that was taken elsewhere looks like one that its client
+//! has closed.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,17 +15,26 @@ use crate::tls::HTTP2;
 pub(super) enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Gone,
 }
 
 impl Socket {
     /// From now on, closing means resetting. A socket that is gone already needs none.
     pub(super) fn set_reset(&self) {
-        let _ = self.tcp().set_zero_linger();
+        let _ = self.tcp().map(TcpStream::set_zero_linger);
     }
 
     /// The client's address.
     pub(super) fn peer(&self) -> Option<IpAddr> {
-        self.tcp().peer_addr().ok().map(|address| address.ip())
+        self.tcp()?.peer_addr().ok().map(|address| address.ip())
+    }
+
+    /// Waits until there may be something to read, or its client has closed it.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        match self.tcp() {
+            Some(tcp) => tcp.readable().await,
+            None => Ok(()),
+        }
     }
 
     /// Whether it is under TLS.
@@ -36,15 +46,16 @@ impl Socket {
     /// section 3.3).
     pub(super) fn chose_http2(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Plain(_) | Self::Gone => false,
             Self::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(HTTP2),
         }
     }
 
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0,
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.get_ref().0),
+            Self::Gone => None,
         }
     }
 }
@@ -58,6 +69,7 @@ impl AsyncRead for Socket {
         match &mut *self {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }
@@ -71,6 +83,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -82,6 +95,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -89,6 +103,7 @@ impl AsyncWrite for Socket {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Gone => false,
         }
     }
 
@@ -96,6 +111,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -103,6 +119,7 @@ impl AsyncWrite for Socket {
         match &mut *self {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }

@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
 
 use super::request::{Asked, fail};
 use super::respond::{self, Forwarded, Reply};
+use super::stream::Turn;
 use super::{Edge, ReadPath};
 use crate::clock;
 use crate::fetch::{Duplex, OriginRequest, Switched};
@@ -104,7 +105,7 @@ pub(super) async fn open<R: ReadPath>(
     edge: &Edge<R>,
     asked: Asked,
     protocol: String,
-    client: OnUpgrade,
+    (client, turn): (OnUpgrade, Turn),
 ) -> Reply {
     if edge.leaving.load(Ordering::Relaxed) || edge.tunnels.tasks.is_stopped() {
         return Reply::refused(StatusCode::SERVICE_UNAVAILABLE, "leaving");
@@ -135,7 +136,7 @@ pub(super) async fn open<R: ReadPath>(
         if let Ok(Ok(client)) = switched {
             carry(TokioIo::new(client), stream, (idle, leaving)).await;
         }
-        drop(place);
+        drop((place, turn));
     });
     let mut reply = Reply::switched(headers).edited(&asked.site);
     let headers = reply.response.headers_mut();

@@ -8,14 +8,14 @@ use http::HeaderMap;
 use shoal_proto::{Header, Labels, ObjectHead, ObjectKey};
 
 use super::job::Job;
-use super::types::{FetchRequest, Lookup};
-use super::{Fetcher, Found, Inner};
+use super::types::{FetchRequest, Lookup, Question};
+use super::{Fetcher, Found, Hit, Inner, VARIANTS_MAX};
 use crate::clock;
 use crate::directory::Verdict;
 use crate::policy::choices::SetCookie;
 use crate::policy::key::object_key;
-use crate::policy::serve::{OnHit, on_hit};
-use crate::policy::{label, parts, vary};
+use crate::policy::serve::{OnHit, accepts, on_hit, wants_origin};
+use crate::policy::{hop, label, parts, vary};
 
 /// What the store has for a request.
 pub(super) enum Local {
@@ -28,6 +28,39 @@ pub(super) enum Local {
 }
 
 impl Fetcher {
+    /// What [`Fetcher::get`] would come to for what is whole in memory and fresh, without a wait and
+    /// without what only a miss needs. `None` says nothing: then that is to be asked.
+    pub fn hit(&self, asked: &Question<'_>) -> Option<Hit> {
+        if wants_origin(asked.client) {
+            return None;
+        }
+        let Inner { store, secret, .. } = &*self.inner;
+        let mut filled = None;
+        let mut key = asked.key;
+        for _ in 0..VARIANTS_MAX {
+            let mut variant = None;
+            let hit = store.hit(&key, |head| {
+                if !self.inner.answers(head, asked) {
+                    return false;
+                }
+                if head.header("vary").is_none() {
+                    return true;
+                }
+                let headers = filled.get_or_insert_with(|| hop::fill_headers(asked.headers));
+                let selected = vary::selects(head, secret, headers);
+                if !selected {
+                    variant = vary::key(secret, &asked.key, head, headers);
+                }
+                selected
+            });
+            match (hit, variant) {
+                (None, Some(variant)) if variant != key => key = variant,
+                (hit, _) => return hit,
+            }
+        }
+        None
+    }
+
     pub(super) async fn local(&self, request: &FetchRequest) -> Local {
         let Some(found) = self.inner.store.get(&request.key).await else { return Local::Nothing };
         if request.avoid == Some(found.manifest_id()) {
@@ -68,6 +101,17 @@ impl Fetcher {
 }
 
 impl Inner {
+    /// Whether a stored response, if it is the variant that the request selects, is its answer as it
+    /// is.
+    fn answers(&self, head: &ObjectHead, asked: &Question<'_>) -> bool {
+        let Question { client, now_ms, .. } = *asked;
+        on_hit(&head.freshness, client, now_ms) == OnHit::Serve
+            && accepts(&head.freshness, client, now_ms)
+            && parts::total(head).is_none()
+            && self.directory.verdict(head) == Verdict::Clear
+            && self.directory.session_holds()
+    }
+
     pub(super) fn selects(&self, head: &ObjectHead, request: &FetchRequest) -> bool {
         vary::selects(head, &self.secret, &request.headers)
     }

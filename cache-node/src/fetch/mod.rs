@@ -48,8 +48,10 @@ pub use prefetch::PREFETCH_QUEUE_MAX;
 pub use purging::Purged;
 pub use types::{
     BodyError, BodyStream, Duplex, FetchError, FetchRequest, Fetched, FetchedObject, Interim,
-    Interims, Lookup, OriginRequest, OriginResponse, RequestBody, Switched, Trailers,
+    Interims, Lookup, OriginRequest, OriginResponse, Question, RequestBody, Switched, Trailers,
 };
+
+pub use crate::store::Hit;
 
 use crate::clock;
 use crate::current::Current;
@@ -443,7 +445,7 @@ impl Found {
     fn fetched(self, inner: &Arc<Inner>, request: FetchRequest, healer: Option<Healer>) -> Fetched {
         match self {
             Self::Stored(object, tier, lookup) => {
-                let head = Arc::new(object.manifest().head().clone());
+                let head = object.manifest().shared_head();
                 let backup = Arc::new(body::Backup {
                     healer,
                     pager: page::Pager::new(Arc::clone(inner), request),

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures::stream;
 use http::{HeaderMap, HeaderValue, Method};
 use shoal_proto::{ManifestId, ObjectHead, ObjectKey};
 
@@ -15,6 +17,7 @@ pub use crate::origin::{
 use crate::policy::directives::RequestDirectives;
 use crate::policy::parts::Part;
 use crate::policy::site::Site;
+use crate::store::Hit;
 
 /// A request for a cacheable response (always answered from a `GET`; `HEAD` differs at the edge).
 #[derive(Clone, Debug)]
@@ -45,6 +48,19 @@ pub struct FetchRequest {
     pub avoid: Option<ManifestId>,
     /// Where the origin's informational responses go, if anybody waits for them.
     pub interims: Option<Interims>,
+}
+
+/// What a request asks of what is in memory, its headers as the client sent them.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The key.
+    pub key: ObjectKey,
+    /// The client's headers.
+    pub headers: &'a HeaderMap,
+    /// What the client asks of a cache, as far as the site listens to it.
+    pub client: &'a RequestDirectives,
+    /// Unix time in milliseconds.
+    pub now_ms: u64,
 }
 
 /// What a fetch came to.
@@ -81,7 +97,20 @@ pub struct FetchedObject {
     pub tier: Tier,
     /// How it was found.
     pub lookup: Lookup,
-    pub(crate) body: Box<dyn Fn(Option<Range<u64>>) -> BodyStream + Send + Sync>,
+    body: Source,
+}
+
+enum Source {
+    Whole(Bytes),
+    Streams(Box<dyn Fn(Option<Range<u64>>) -> BodyStream + Send + Sync>),
+}
+
+impl From<Hit> for FetchedObject {
+    fn from(hit: Hit) -> Self {
+        let head = hit.manifest().shared_head();
+        let body = Source::Whole(hit.body().clone());
+        Self { head, tier: Tier::Memory, lookup: Lookup::Hit, body }
+    }
 }
 
 impl FetchedObject {
@@ -92,13 +121,20 @@ impl FetchedObject {
         lookup: Lookup,
         body: impl Fn(Option<Range<u64>>) -> BodyStream + Send + Sync + 'static,
     ) -> Self {
-        Self { head, tier, lookup, body: Box::new(body) }
+        Self { head, tier, lookup, body: Source::Streams(Box::new(body)) }
     }
 
     /// The body, or the bytes of `range` (half open, within the length). A stream that ends early
     /// always ends in an error: the client's connection is then cut.
     pub fn body(&self, range: Option<Range<u64>>) -> BodyStream {
-        (self.body)(range)
+        match &self.body {
+            Source::Streams(body) => body(range),
+            Source::Whole(whole) => {
+                let range = range.unwrap_or(0..whole.len() as u64);
+                let part = whole.slice(range.start as usize..range.end as usize);
+                Box::pin(stream::iter([Ok(part)]))
+            }
+        }
     }
 }
 

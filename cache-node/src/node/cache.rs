@@ -21,7 +21,6 @@ use crate::config::{self, AccessLogConfig, CacheConfig, Config, EdgeTlsConfig};
 use crate::current::Current;
 use crate::directory::{Directory, DirectoryConfig, Local};
 use crate::edge::{self, AccessLog, Door, Edge, EdgeConfig};
-use crate::events;
 use crate::fetch::{COPY_QUEUE_MAX, FetchParts, Fetcher, PREFETCH_QUEUE_MAX};
 use crate::membership::Role;
 use crate::membership::mode::{Shown, Sight};
@@ -111,7 +110,6 @@ pub(super) async fn run(
             document.applied_position = directory.fence_position();
             document.figures = Some(figures());
             document.drain = Some(drained.borrow().clone());
-            document.events = events::recent();
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             shown_auto.iter().for_each(|auto| auto.show(&mut document, &view));
             document

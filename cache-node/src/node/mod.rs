@@ -51,6 +51,7 @@ use tokio::sync::watch;
 
 use crate::admin::{AdminServer, AdminState, Control, Readiness, StatusDocument};
 use crate::config::Config;
+use crate::events;
 use crate::identity::{Claim, Identity, IdentityError};
 use crate::membership::ConfiguredRole;
 use crate::metrics::{AdminMetrics, Metrics, RefusalMetrics};
@@ -160,7 +161,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()>) -> Result<(), N
         ready: told,
         status: Arc::new(move || {
             let of_role = current.borrow().clone();
-            of_role()
+            StatusDocument { events: events::recent(), ..of_role() }
         }),
         control: calls,
         tokens: config.admin.tokens.clone(),

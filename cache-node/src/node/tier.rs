@@ -11,7 +11,6 @@ use super::members::Members;
 use super::{NodeError, Running, certificates, mode, selection, sites, verify};
 use crate::admin::{Control, ModeStatus, StatusDocument};
 use crate::config::Config;
-use crate::events;
 use crate::membership::mode::Sight;
 use crate::metrics::{IndexMetrics, ModeMetrics};
 use crate::rpc::{self, Channels};
@@ -87,7 +86,6 @@ pub(super) async fn run(
         move || {
             let mut document = base.clone().with_view(&view.borrow());
             document.applied_position = node.status().applied;
-            document.events = events::recent();
             document.selection = selection::status(&node, &view.borrow());
             document.mode = mode.borrow().as_ref().map(ModeStatus::from);
             document

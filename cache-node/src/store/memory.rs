@@ -5,36 +5,47 @@
 //! used twice, so that nothing here can be taken for another version's. What is here was verified.
 //! It must not know: keys, disk, budget.
 
+use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use bytes::Bytes;
 use prometheus::IntGauge;
 use shoal_proto::{Manifest, ManifestId, ObjectId};
 
 use super::eviction::S3Fifo;
-use super::{FileId, lock};
+use super::{FileId, read, write};
 
 /// What an entry costs beside its bytes: map, queue and allocation, in bytes.
 const ENTRY_BYTES: u64 = 192;
-/// What a header costs beside its name and value, in bytes.
-const HEADER_BYTES: u64 = 64;
+/// What a header costs beside its name and value, in what is noted of it too, in bytes.
+const HEADER_BYTES: u64 = 320;
 /// Entries forgotten under one hold of the lock.
 const FORGET_STEP: u32 = 512;
 
+/// What those who send an object make of its manifest, once for all of them.
+type Note = Box<dyn Any + Send + Sync>;
+
 /// A manifest with its names, which cost a hash over all of it to compute.
-#[derive(Debug)]
 pub(super) struct Described {
     pub(super) manifest: Arc<Manifest>,
     pub(super) manifest_id: ManifestId,
     pub(super) object_id: ObjectId,
+    pub(super) note: OnceLock<Note>,
+}
+
+impl std::fmt::Debug for Described {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Described").field("object_id", &self.object_id).finish_non_exhaustive()
+    }
 }
 
 impl Described {
     /// Computes the names: for large objects a matter of a millisecond.
     pub(super) fn new(manifest: Manifest) -> Arc<Self> {
         let (manifest_id, object_id) = (manifest.id(), manifest.object_id());
-        Arc::new(Self { manifest: Arc::new(manifest), manifest_id, object_id })
+        let note = OnceLock::new();
+        Arc::new(Self { manifest: Arc::new(manifest), manifest_id, object_id, note })
     }
 
     fn bytes(&self) -> u64 {
@@ -71,17 +82,18 @@ struct State {
 pub(super) struct Memory {
     limit_bytes: u64,
     gauge: IntGauge,
-    state: Mutex<State>,
+    /// Whoever only looks for something waits for nobody who does the same.
+    state: RwLock<State>,
 }
 
 impl Memory {
     pub(super) fn new(limit_bytes: u64, gauge: IntGauge) -> Self {
         let state = State { held: HashMap::new(), eviction: S3Fifo::new(limit_bytes) };
-        Self { limit_bytes, gauge, state: Mutex::new(state) }
+        Self { limit_bytes, gauge, state: RwLock::new(state) }
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        lock(&self.state).eviction.bytes()
+        read(&self.state).eviction.bytes()
     }
 
     /// The chunk, if it is here; counts as a use.
@@ -94,7 +106,7 @@ impl Memory {
 
     /// Whether the chunk is here; counts as nothing.
     pub(super) fn has_chunk(&self, file: FileId, index: u32) -> bool {
-        lock(&self.state).held.contains_key(&(file, Part::Chunk(index)))
+        read(&self.state).held.contains_key(&(file, Part::Chunk(index)))
     }
 
     /// The manifest, if it is here; counts as a use.
@@ -103,6 +115,24 @@ impl Memory {
             Held::Manifest(described) => Some(described),
             Held::Chunk(_) => None,
         }
+    }
+
+    /// The manifest of an object of one chunk, and the chunk; counts as nothing.
+    pub(super) fn whole(&self, file: FileId) -> Option<(Arc<Described>, Bytes)> {
+        let state = read(&self.state);
+        let Held::Manifest(described) = state.held.get(&(file, Part::Manifest))? else {
+            return None;
+        };
+        let Held::Chunk(chunk) = state.held.get(&(file, Part::Chunk(0)))? else { return None };
+        let is_all = described.manifest.length() == chunk.len() as u64;
+        is_all.then(|| (Arc::clone(described), chunk.clone()))
+    }
+
+    /// What [`Memory::whole`] found was used.
+    pub(super) fn on_use_of_whole(&self, file: FileId) {
+        let state = read(&self.state);
+        state.eviction.on_use(&(file, Part::Manifest));
+        state.eviction.on_use(&(file, Part::Chunk(0)));
     }
 
     /// Keeps a chunk. Its bytes must be an allocation of their own: a slice of a larger one would
@@ -144,7 +174,7 @@ impl Memory {
     }
 
     fn get(&self, slot: Slot) -> Option<Held> {
-        let mut state = lock(&self.state);
+        let state = read(&self.state);
         let held = state.held.get(&slot).cloned()?;
         state.eviction.on_use(&slot);
         Some(held)
@@ -153,7 +183,7 @@ impl Memory {
     fn put(&self, slot: Slot, held: Held, bytes: u64) {
         let charge = bytes.saturating_add(ENTRY_BYTES);
         let mut freed = Vec::new();
-        let mut state = lock(&self.state);
+        let mut state = write(&self.state);
         // The bytes of what this replaces count for nothing, even when this does not fit.
         if let Some(old) = state.held.remove(&slot) {
             freed.push(old);
@@ -177,7 +207,7 @@ impl Memory {
     }
 
     fn remove(&self, slots: &[Slot]) {
-        let mut state = lock(&self.state);
+        let mut state = write(&self.state);
         let mut freed = Vec::new();
         for slot in slots {
             if state.eviction.on_remove(slot) {

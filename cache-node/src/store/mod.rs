@@ -63,7 +63,8 @@ mod tests;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use shoal_proto::{Manifest, ObjectHead, ObjectId, ObjectKey};
@@ -71,7 +72,7 @@ use tokio::sync::broadcast;
 
 pub use cut::CUT_FROM_BYTES;
 pub use error::{Full, StoreError};
-pub use object::StoredObject;
+pub use object::{Hit, StoredObject};
 pub use partial::PartialObject;
 
 use memory::Described;
@@ -165,6 +166,22 @@ impl Store {
         None
     }
 
+    /// The object stored under `key`, if it is one chunk, in memory with its manifest, and `wanted`
+    /// by its head: then this counts as a use, and else as nothing. Neither waits nor makes those
+    /// wait who do the same.
+    pub fn hit(&self, key: &ObjectKey, wanted: impl FnOnce(&ObjectHead) -> bool) -> Option<Hit> {
+        let table = read(&self.shared.table);
+        let file = table.get(key).filter(|entry| entry.absent.is_none())?.file;
+        let memory = &self.shared.disk.memory;
+        let (described, body) = memory.whole(file)?;
+        if !wanted(described.manifest.head()) {
+            return None;
+        }
+        table.on_use(key);
+        memory.on_use_of_whole(file);
+        Some(Hit { described, body })
+    }
+
     /// Its manifest from the catalog: `Some(None)` to look again, `None` to give up.
     async fn load(&self, key: ObjectKey, found: &table::Found) -> Option<Option<Arc<Described>>> {
         let (shared, found) = (Arc::clone(&self.shared), found.clone());
@@ -180,19 +197,19 @@ impl Store {
 
     /// The id of the object stored under `key`. Never waits, and counts as no use.
     pub fn locate(&self, key: &ObjectKey) -> Option<ObjectId> {
-        lock(&self.shared.table).get(key).map(|entry| entry.object_id)
+        read(&self.shared.table).get(key).map(|entry| entry.object_id)
     }
 
     /// The id of the object stored under `key`, and a bit for each chunk that is here, least
     /// significant first; no bits when all are. Never waits, and counts as no use.
     pub fn holding(&self, key: &ObjectKey) -> Option<(ObjectId, Option<Vec<u8>>)> {
-        lock(&self.shared.table).get(key).map(|entry| (entry.object_id, entry.held()))
+        read(&self.shared.table).get(key).map(|entry| (entry.object_id, entry.held()))
     }
 
     /// How many chunks the object stored under `key` has, and runs of those that are here. Never
     /// waits, and counts as no use.
     pub fn runs(&self, key: &ObjectKey) -> Option<(u32, Vec<Range<u32>>)> {
-        lock(&self.shared.table).get(key).map(|entry| (entry.chunks, entry.runs()))
+        read(&self.shared.table).get(key).map(|entry| (entry.chunks, entry.runs()))
     }
 
     /// Stores an object without any of its chunks: they come one by one, as somebody wants them
@@ -230,7 +247,7 @@ impl Store {
             };
             charge_bytes.saturating_sub(entry.bytes())
         };
-        let growth_bytes = lock(&shared.table).get(&head.key).map_or(0, more);
+        let growth_bytes = read(&shared.table).get(&head.key).map_or(0, more);
         let growth = shared.reserve(growth_bytes).await?;
         let renew = move || {
             let described = Described::new(manifest);
@@ -293,14 +310,14 @@ impl Store {
         Usage {
             bytes: self.shared.budget.used(),
             budget_bytes: self.shared.budget.limit(),
-            objects: lock(&self.shared.table).len(),
+            objects: read(&self.shared.table).len(),
             memory_bytes: self.shared.disk.memory.bytes(),
         }
     }
 
     /// Keys after `after` and their objects, in key order: at most `limit`, at most [`LIST_MAX`].
     pub fn list(&self, after: Option<ObjectKey>, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
-        lock(&self.shared.table).list(after, limit.min(LIST_MAX))
+        read(&self.shared.table).list(after, limit.min(LIST_MAX))
     }
 
     /// Objects that are not stored any more, or less of them: evicted, removed, damaged, or replaced
@@ -313,13 +330,13 @@ impl Store {
     /// Wanted objects among about the next `limit` to go of which nobody has said how many others
     /// hold them.
     pub fn doubtful(&self, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
-        lock(&self.shared.table).doubtful(limit.min(LIST_MAX))
+        read(&self.shared.table).doubtful(limit.min(LIST_MAX))
     }
 
     /// So many others hold these objects. Of those that were asked for, the ones that nobody else
     /// holds are passed over when something has to go, a bounded number of times.
     pub fn note_others(&self, others: &[(ObjectKey, ObjectId, u32)]) {
-        let mut table = lock(&self.shared.table);
+        let mut table = write(&self.shared.table);
         for (key, object_id, others) in others {
             table.note_others(key, *object_id, *others);
         }
@@ -385,4 +402,12 @@ fn objects_max(config: &StoreConfig) -> usize {
 /// A lock whose holders do not panic half-way: what they left is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn read<T>(locked: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    locked.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(locked: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    locked.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,11 +4,12 @@
 //! from disk is checked against the manifest before anybody sees it, what fails the check is
 //! dropped from the store.
 
+use std::any::Any;
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use shoal_proto::{ChunkHash, Manifest, ManifestId, ObjectId};
+use shoal_proto::{ChunkHash, Manifest, ManifestId, ObjectHead, ObjectId};
 
 use super::absent::Absent;
 use super::body::Body;
@@ -30,6 +31,38 @@ pub struct StoredObject {
     place: Place,
     /// What is not here of it, where that ever was something.
     pub(super) absent: Option<Arc<Absent>>,
+}
+
+/// An object that is all in memory: its space may go, what is held here stays.
+#[derive(Clone, Debug)]
+pub struct Hit {
+    pub(super) described: Arc<Described>,
+    pub(super) body: Bytes,
+}
+
+impl Hit {
+    /// The manifest.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.described.manifest
+    }
+
+    /// The whole body, verified when it came into memory.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// What `make` makes of the head, kept beside the manifest for as long as that is in memory;
+    /// `None` when something else is kept there. It must not take much more memory than the head.
+    pub fn note<T: Any + Send + Sync>(&self, make: impl FnOnce(&ObjectHead) -> T) -> Option<&T> {
+        let head = self.described.manifest.head();
+        self.described.note.get_or_init(|| Box::new(make(head))).downcast_ref()
+    }
+
+    /// An object that is in no store.
+    #[cfg(test)]
+    pub(crate) fn of(manifest: Manifest, body: Bytes) -> Self {
+        Self { described: Described::new(manifest), body }
+    }
 }
 
 impl StoredObject {

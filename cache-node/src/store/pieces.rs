@@ -22,7 +22,7 @@ use super::object::StoredObject;
 use super::record::{BodyRow, HoleRow, Place};
 use super::shared::{Finished, Shared, Turn};
 use super::table::Part;
-use super::{FileId, charge, lock};
+use super::{FileId, charge, read, write};
 use crate::tasks;
 
 /// Stores an object without its chunks.
@@ -146,13 +146,13 @@ impl StoredObject {
         let shared = &self.shared;
         let key = self.described.manifest.head().key;
         let _turn = shared.commit_turn();
-        let here = lock(&shared.table).get(&key).filter(|e| e.file == hole.file).map(|e| e.bytes());
+        let here = read(&shared.table).get(&key).filter(|e| e.file == hole.file).map(|e| e.bytes());
         let Some(bytes) = here else { return Err(StoreError::NotFound { key }) };
         let charge_bytes = bytes + growth.bytes();
         let noted = (absent.bits_with(hole.chunk), charge_bytes);
         shared.disk.catalog.put_absent(&key, noted, Holes::Filled(hole))?;
         self.body.grow(growth.bytes());
-        let mut table = lock(&shared.table);
+        let mut table = write(&shared.table);
         absent.came(hole.chunk);
         table.grow(&key, growth.take());
         Ok(())
@@ -201,7 +201,7 @@ impl Shared {
         // Its space is still taken. From now on objects go as a whole, this one too.
         self.cannot_cut.store(true, std::sync::atomic::Ordering::Relaxed);
         tracing::warn!(%key, %file, "no part of a file could be given back: whole objects go instead");
-        lock(&self.table).grow(key, reservation);
+        write(&self.table).grow(key, reservation);
         freed.map(|_| 0)
     }
 
@@ -209,7 +209,7 @@ impl Shared {
     pub(super) fn close_gaps(&self, key: &ObjectKey, file: FileId) {
         let Ok(Some(manifest)) = self.disk.catalog.manifest(key) else { return };
         let _turn = self.commit_turn();
-        let found = lock(&self.table)
+        let found = read(&self.table)
             .get(key)
             .filter(|entry| entry.file == file)
             .map(|entry| (entry.absent.clone(), entry.chunk_size));

@@ -9,9 +9,9 @@ use std::sync::atomic::Ordering;
 
 use super::budget::Reservation;
 use super::error::{Full, StoreError};
-use super::lock;
 use super::shared::Shared;
 use super::table::{Victim, Victims};
+use super::write;
 use crate::tasks;
 
 /// Free space of the file system that is left to the catalog's log and compactions, in bytes; of
@@ -98,7 +98,7 @@ impl Shared {
             true => u64::MAX,
             false => self.cut_from_bytes,
         };
-        let mut table = lock(&self.table);
+        let mut table = write(&self.table);
         let Some((victim, spared)) = table.take_part(victims, (bytes, cut_from_bytes)) else {
             return Ok(None);
         };

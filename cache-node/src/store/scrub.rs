@@ -17,7 +17,7 @@ use shoal_proto::ObjectKey;
 use super::error::StoreError;
 use super::record::{Place, Record};
 use super::shared::Shared;
-use super::{FileId, lock};
+use super::{FileId, read};
 use crate::tasks;
 
 /// Objects looked at in one step.
@@ -83,7 +83,7 @@ impl Scrub {
                     })
                 }
                 Next::Objects(after) => {
-                    let (last, files) = lock(&shared.table).files(after, STEP_OBJECTS);
+                    let (last, files) = read(&shared.table).files(after, STEP_OBJECTS);
                     self.next = last.map_or(Next::Done, |last| Next::Objects(Some(last)));
                     self.drop_short(shared, &files);
                     files.len()

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use shoal_proto::{ObjectHead, ObjectId, ObjectKey};
 use tokio::sync::{Semaphore, broadcast, watch};
@@ -18,7 +18,7 @@ use super::error::{Fault, Full, StoreError};
 use super::memory::Described;
 use super::record::{Place, Record};
 use super::table::{Entry, Found, Table, Victims};
-use super::{FileId, lock};
+use super::{FileId, lock, read, write};
 use crate::clock;
 use crate::metrics::StoreMetrics;
 
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) metrics: StoreMetrics,
     pub(super) losses: broadcast::Sender<(ObjectKey, ObjectId)>,
     pub(super) partials: Arc<Semaphore>,
-    pub(super) table: Mutex<Table>,
+    pub(super) table: RwLock<Table>,
     pub(super) evict_turn: Arc<tokio::sync::Mutex<()>>,
     pub(super) objects_max: usize,
     pub(super) cut_from_bytes: u64,
@@ -91,7 +91,7 @@ impl Shared {
             metrics,
             losses: broadcast::channel(LOSSES_MAX).0,
             partials: Arc::new(Semaphore::new(PARTIALS_MAX)),
-            table: Mutex::new(table),
+            table: RwLock::new(table),
             evict_turn: Arc::default(),
             objects_max,
             cut_from_bytes,
@@ -108,12 +108,15 @@ impl Shared {
 
     /// Finds an object for a reader, who holds it from now on. Never waits for the disk.
     pub(super) fn find(&self, key: &ObjectKey) -> Option<Found> {
-        lock(&self.table).find(key, &self.disk, &self.budget)
+        write(&self.table).find(key, &self.disk, &self.budget)
     }
 
     /// The same for one who wants it: a miss that a larger store would have been spared counts.
     pub(super) fn find_wanted(&self, key: &ObjectKey) -> Option<Found> {
-        let mut table = lock(&self.table);
+        if let Some(found) = read(&self.table).find_held(key) {
+            return Some(found);
+        }
+        let mut table = write(&self.table);
         let found = table.find(key, &self.disk, &self.budget);
         if found.is_none()
             && let Some(bytes) = table.ghost_hit(key)
@@ -170,11 +173,11 @@ impl Shared {
             absent: absent.map(Absent::bits).unwrap_or_default(),
             chunk_size: manifest.head().chunk_size,
         };
-        let replaced = lock(&self.table).get(&key).map(Entry::row);
+        let replaced = read(&self.table).get(&key).map(Entry::row);
         let inline = inline.filter(|body| !body.is_empty());
         self.disk.catalog.put(&record, manifest, inline, replaced)?;
         let entry = Entry::new(&record, reservation(), Arc::downgrade(body));
-        let mut table = lock(&self.table);
+        let mut table = write(&self.table);
         self.disk.memory.put_manifest(record.file, Arc::clone(described));
         let replaced = table.insert(key, entry);
         self.metrics.stored.inc();
@@ -189,7 +192,7 @@ impl Shared {
     /// Keeps the number of objects, and with it RAM and catalog, within its bound.
     fn take_surplus(&self, key: &ObjectKey, turn: &Turn<'_>) -> Result<Option<Lost>, StoreError> {
         let objects_max = self.objects_max;
-        let table = lock(&self.table);
+        let table = read(&self.table);
         if table.len() < objects_max || table.get(key).is_some() {
             return Ok(None);
         }
@@ -200,7 +203,7 @@ impl Shared {
 
     /// Takes the object to go next out of table and catalog; `None` when none can go.
     pub(super) fn take_victim(&self, victims: Victims, turn: &Turn<'_>) -> Option<Lost> {
-        let (key, entry, spared) = lock(&self.table).take_victim(victims)?;
+        let (key, entry, spared) = write(&self.table).take_victim(victims)?;
         self.metrics.last_copies_spared.inc_by(spared);
         Some(self.evicted(&key, entry, turn))
     }
@@ -213,7 +216,7 @@ impl Shared {
     }
 
     fn lose(&self, key: &ObjectKey, entry: Entry, _turn: &Turn<'_>) -> Lost {
-        self.metrics.objects.set(lock(&self.table).len() as i64);
+        self.metrics.objects.set(read(&self.table).len() as i64);
         let deleted = self.disk.catalog.delete(key, Some(entry.row()));
         self.tell(*key, entry.object_id);
         Lost { entry, deleted }
@@ -256,7 +259,7 @@ impl Shared {
         let charge_bytes = found.charge_bytes + growth.bytes();
         self.disk.catalog.put_manifest(&described.manifest, charge_bytes)?;
         found.body.grow(growth.bytes());
-        let mut table = lock(&self.table);
+        let mut table = write(&self.table);
         table.renew(&key, growth);
         self.disk.memory.put_manifest(found.body.id(), Arc::clone(described));
         Ok(found)
@@ -270,7 +273,7 @@ impl Shared {
     ) -> Result<bool, StoreError> {
         let turn = self.commit_turn();
         let entry = {
-            let mut table = lock(&self.table);
+            let mut table = write(&self.table);
             let chosen = table.get(key).is_some_and(which);
             chosen.then(|| table.take(key)).flatten()
         };
@@ -303,7 +306,7 @@ impl Shared {
         let reason = match self.disk.catalog.manifest(key) {
             Ok(Some(manifest)) => {
                 let described = Described::new(manifest);
-                let table = lock(&self.table);
+                let table = read(&self.table);
                 if !table.get(key).is_some_and(|entry| entry.is(found)) {
                     return Ok(None);
                 }

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 use shoal_proto::manifest::chunk_length;
@@ -76,9 +77,9 @@ pub(super) struct Entry {
     /// Whoever reads it.
     body: Weak<Body>,
     /// Whether it was asked for since it came.
-    wanted: bool,
+    wanted: AtomicBool,
     /// Times it was passed over as a last copy since it was last asked for.
-    spares: u8,
+    spares: AtomicU8,
     /// How many others hold it, where somebody said so since it was passed over last.
     others: Option<u32>,
 }
@@ -98,8 +99,8 @@ impl Entry {
             generation: 0,
             reservation,
             body,
-            wanted: false,
-            spares: 0,
+            wanted: AtomicBool::new(false),
+            spares: AtomicU8::new(0),
             others: None,
         }
     }
@@ -141,11 +142,28 @@ impl Entry {
         self.body.strong_count() > 0
     }
 
+    fn on_use(&self) {
+        // Written only where it changes: readers share the line.
+        if !self.wanted.load(Ordering::Relaxed) {
+            self.wanted.store(true, Ordering::Relaxed);
+        }
+        if self.spares.load(Ordering::Relaxed) > 0 {
+            self.spares.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn found(&self, body: Arc<Body>) -> Found {
+        let Self { object_id, place, generation, .. } = *self;
+        let (charge_bytes, absent) = (self.bytes(), self.absent.clone());
+        Found { body, object_id, place, generation, charge_bytes, absent }
+    }
+
     /// Whether it goes for somebody else this time: the last copy of something wanted.
     fn spare(&mut self) -> bool {
-        let spared = self.wanted && self.others == Some(0) && self.spares < SPARES_MAX;
+        let spares = *self.spares.get_mut();
+        let spared = *self.wanted.get_mut() && self.others == Some(0) && spares < SPARES_MAX;
         if spared {
-            self.spares += 1;
+            *self.spares.get_mut() = spares + 1;
             // By its next turn this may have changed.
             self.others = None;
         }
@@ -230,15 +248,30 @@ impl Table {
     ) -> Option<Found> {
         let entry = self.entries.get_mut(key)?;
         self.eviction.on_use(&short(key));
-        (entry.wanted, entry.spares) = (true, 0);
+        entry.on_use();
         let body = entry.body.upgrade().unwrap_or_else(|| {
             let body = Body::new(entry.file, disk, budget, entry.bytes());
             entry.body = Arc::downgrade(&body);
             body
         });
-        let Entry { object_id, place, generation, .. } = *entry;
-        let (charge_bytes, absent) = (entry.bytes(), entry.absent.clone());
-        Some(Found { body, object_id, place, generation, charge_bytes, absent })
+        Some(entry.found(body))
+    }
+
+    /// The same for an object that another reader holds already.
+    pub(super) fn find_held(&self, key: &ObjectKey) -> Option<Found> {
+        let entry = self.entries.get(key)?;
+        let body = entry.body.upgrade()?;
+        self.eviction.on_use(&short(key));
+        entry.on_use();
+        Some(entry.found(body))
+    }
+
+    /// The object was used without being held.
+    pub(super) fn on_use(&self, key: &ObjectKey) {
+        if let Some(entry) = self.entries.get(key) {
+            self.eviction.on_use(&short(key));
+            entry.on_use();
+        }
     }
 
     /// The bytes of an object that is not here and would be, were there half as much room again;
@@ -291,8 +324,10 @@ impl Table {
     pub(super) fn doubtful(&self, limit: usize) -> Vec<(ObjectKey, ObjectId)> {
         let doubtful = |shortened: Short| {
             let (key, entry) = self.entries.range(lowest(shortened)..).next()?;
-            (short(key) == shortened && entry.wanted && entry.others.is_none())
-                .then_some((*key, entry.object_id))
+            (short(key) == shortened
+                && entry.wanted.load(Ordering::Relaxed)
+                && entry.others.is_none())
+            .then_some((*key, entry.object_id))
         };
         self.eviction.next_to_go(limit).filter_map(doubtful).collect()
     }

@@ -35,6 +35,26 @@ pub fn of(pid: u32) -> Usage {
     }
 }
 
+/// What process `pid` and those that it started, and these, have used together; memory that they
+/// share counts for each.
+#[must_use]
+pub fn of_tree(pid: u32) -> Usage {
+    let mut sum = Usage::default();
+    let mut left = vec![pid];
+    while let Some(pid) = left.pop() {
+        let own = of(pid);
+        sum.cpu += own.cpu;
+        sum.rss_bytes += own.rss_bytes;
+        sum.rss_peak_bytes += own.rss_peak_bytes;
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            left.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    sum
+}
+
 /// Fields 14 and 15 of `stat`; the second field, in parentheses, may hold anything.
 fn cpu(stat: &str) -> Option<Duration> {
     let (_, after_name) = stat.rsplit_once(')')?;

@@ -3,6 +3,7 @@
 //! The three forms read the same [`Report`] and nothing else, so they cannot disagree. Its JSON
 //! keys are documented in `docs/loadtest-json.md`; a test holds the two together.
 
+pub mod compare;
 pub mod document;
 pub mod grid;
 pub mod html;

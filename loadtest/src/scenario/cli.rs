@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{
     EdgeUrl, SizeMix,
+    http::HttpArgs,
     index::IndexArgs,
     play::PlayArgs,
     policy::PolicyArgs,
@@ -27,6 +28,7 @@ Examples:
   shoal-loadtest policy --trace trace.csv.gz --capacity 1GiB
   shoal-loadtest swarm --nodes 16 --size 256MiB --rate 100Mbit
   shoal-loadtest transfer --size 10GiB
+  shoal-loadtest http --against nginx,varnish
 
 Exit codes: 0 as wished, 1 could not run, 2 a threshold was missed, 64 bad usage.";
 
@@ -58,6 +60,8 @@ pub enum Command {
     Swarm(Box<SwarmArgs>),
     /// Measure what carrying chunks from one member to another costs.
     Transfer(TransferArgs),
+    /// Measure a node's edge beside nginx and Varnish.
+    Http(Box<HttpArgs>),
     /// One of the two processes of a transfer.
     #[command(hide = true)]
     TransferEnd(EndArgs),

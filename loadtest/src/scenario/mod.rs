@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod edge_url;
+pub mod http;
 pub mod index;
 pub mod origin;
 pub mod play;
@@ -16,6 +17,7 @@ pub mod transfer;
 
 pub use cli::{Cli, Command};
 pub use edge_url::EdgeUrl;
+pub use http::HttpScenario;
 pub use index::IndexScenario;
 pub use origin::OriginScenario;
 pub use play::PlayScenario;

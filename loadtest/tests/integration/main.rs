@@ -5,6 +5,7 @@
 mod documented;
 mod edges;
 mod faults;
+mod http;
 mod index;
 mod origin;
 mod play;

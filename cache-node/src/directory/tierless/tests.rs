@@ -1,6 +1,6 @@
 //! Home nodes by script, without sockets.
 
-use std::sync::{Mutex, RwLock};
+use std::sync::RwLock;
 
 use super::*;
 use crate::clock;
@@ -35,7 +35,7 @@ fn home(here: Option<ObjectId>) -> HomeNode {
         view: watch::channel(view).0,
         fences: RwLock::new(FenceTable::after_pass(0)),
         fenced: watch::Sender::new(0),
-        lease_until: Mutex::new(clock::monotonic()),
+        lease_until: RwLock::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
         sites_revision: 0.into(),
@@ -120,7 +120,7 @@ fn the_home_is_the_first_in_rank_and_this_node_is_one_too() {
         view: watch::channel(ClusterView { members, ..ClusterView::default() }).0,
         fences: RwLock::new(FenceTable::after_pass(0)),
         fenced: watch::Sender::new(0),
-        lease_until: Mutex::new(clock::monotonic()),
+        lease_until: RwLock::new(clock::monotonic()),
         welcomed: watch::channel(true).0,
         inventories: watch::Sender::new(1),
         sites_revision: 0.into(),

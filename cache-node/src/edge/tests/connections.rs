@@ -29,10 +29,34 @@ async fn a_connection_is_kept_and_pipelined() {
 }
 
 #[tokio::test]
+async fn a_parked_connection_loses_nothing() {
+    let (rig, _) = Rig::new(|request: Request<Incoming>| async move {
+        Response::new(text(request.uri().path().to_owned()))
+    })
+    .await;
+    let config = EdgeConfig { park_ms: 20, ..EdgeConfig::default() };
+    let mut stream = tokio::net::TcpStream::connect(rig.beside(config).await).await.unwrap();
+    let request = |path| format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n");
+    let (first, second) = (request("/2"), request("/3"));
+    let (half, rest) = second.split_at(20);
+    // Alone; with half of the next; its rest; and one more.
+    let last = "GET /4 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    for sent in [request("/1"), format!("{first}{half}"), rest.to_owned(), last.to_owned()] {
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let bodies: Vec<_> = text.split("\r\n\r\n").skip(1).map(|part| &part[..2]).collect();
+    assert_eq!(bodies, ["/1", "/2", "/3", "/4"]);
+    until(|| rig.edge.metrics.connections.get() == 0).await;
+}
+
+#[tokio::test]
 async fn clients_that_never_finish_a_head_are_closed() {
     let config = EdgeConfig { head_ms: 150, ..EdgeConfig::default() };
     let rig = Rig::before("127.0.0.1:1", config).await;
-    // Nothing; half of HTTP/2's preface; half a head; an idle connection.
+    // Nothing; half of HTTP/2's preface; half a head; an idle connection, which is parked meanwhile.
     for sent in ["", "PRI * HT", "GET / HTTP/1.1\r\nHo", "GET / HTTP/1.1\r\nHost: b\r\n\r\n"] {
         let mut stream = rig.connect().await;
         stream.write_all(sent.as_bytes()).await.unwrap();
@@ -65,15 +89,7 @@ async fn a_client_that_takes_nothing_is_cut() {
     })
     .await;
     let config = EdgeConfig { stall_ms: 200, ..EdgeConfig::default() };
-    let sites = rig.edge.sites.clone();
-    let read_path = rig.edge.read_path.clone();
-    let metrics = rig.edge.metrics.clone();
-    let edge = crate::edge::Edge::new(config, sites, [7; 32], read_path, metrics);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let tasks = rig.tasks.clone();
-    rig.tasks.spawn("edge", crate::edge::serve(listener, edge.into(), tasks));
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(rig.beside(config).await).await.unwrap();
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await.unwrap();
     until(|| rig.edge.metrics.connections.get() == 1).await;
     until(|| rig.edge.metrics.connections.get() == 0).await;

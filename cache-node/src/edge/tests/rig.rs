@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use shoal_proto::{Labels, ObjectHead, ObjectKey};
+use shoal_proto::{ChunkHash, Labels, Manifest, ObjectHead, ObjectKey};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -58,6 +58,16 @@ fn of_bytes(head: Arc<ObjectHead>, bytes: Bytes, lookup: Lookup, tier: Tier) -> 
 }
 
 impl ReadPath for Arc<Direct> {
+    fn hit(&self, asked: &Question<'_>) -> Option<Hit> {
+        let (head, bytes) = self.stored.lock().unwrap().get(&asked.key)?.clone();
+        if !head.freshness.is_fresh(asked.now_ms) || bytes.is_empty() {
+            return None;
+        }
+        let hashes = vec![ChunkHash::of(&bytes)];
+        let manifest = Manifest::new((*head).clone(), bytes.len() as u64, hashes).ok()?;
+        Some(Hit::of(manifest, bytes))
+    }
+
     async fn get(&self, request: FetchRequest) -> Result<Fetched, FetchError> {
         if let Some(found) = self.found(&request.key) {
             return Ok(found);
@@ -89,7 +99,7 @@ impl ReadPath for Arc<Direct> {
             status: response.status.as_u16(),
             headers: hop::to_stored(&response.headers),
             length: response.length,
-            chunk_size: 1,
+            chunk_size: shoal_proto::limits::CHUNK_BYTES_MIN,
             freshness: freshness(&response.headers, times, &request.site.rules),
             fence_position: 0,
             labels: Labels::default(),
@@ -206,6 +216,15 @@ impl Rig {
         let more =
             format!("first_byte_timeout_ms = 20000\nbetween_bytes_timeout_ms = 20000\n{keys}");
         Self::of_site(origin, EdgeConfig::default(), &more, Tasks::new()).await
+    }
+
+    /// One more edge over the same read path.
+    pub(super) async fn beside(&self, config: EdgeConfig) -> SocketAddr {
+        let Edge { sites, read_path, metrics, .. } = &*self.edge;
+        let edge = Edge::new(config, sites.clone(), [7; 32], read_path.clone(), metrics.clone());
+        let (listener, address) = bind().await;
+        self.tasks.spawn("edge", serve(listener, edge.into(), self.tasks.clone()));
+        address
     }
 
     /// An edge before an origin that sends raw bytes to whoever connects, then closes, or not.

@@ -1,8 +1,13 @@
 //! Entries in a slab, chained into first-in-first-out queues: any entry leaves in constant time
 //! and leaves no tombstone behind. PURE.
 //!
+//! Uses are counted apart from the entries, so that whoever only uses one need not have the slab to
+//! itself.
+//!
 //! Invariant: an index handed out by [`Slab::insert`] is good until [`Slab::remove`]; a [`Queue`]
 //! holds indices of its own slab only, each at most once.
+
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// No entry.
 const NONE: u32 = u32::MAX;
@@ -12,8 +17,6 @@ const NONE: u32 = u32::MAX;
 pub(super) struct Node<K> {
     pub(super) key: K,
     pub(super) bytes: u64,
-    /// Uses since it came or had its last turn, up to a small maximum.
-    pub(super) uses: u8,
     pub(super) in_main: bool,
     older: u32,
     newer: u32,
@@ -23,27 +26,33 @@ pub(super) struct Node<K> {
 #[derive(Debug)]
 pub(super) struct Slab<K> {
     nodes: Vec<Node<K>>,
+    /// Uses since an entry came or had its last turn, up to a small maximum.
+    uses: Vec<AtomicU8>,
     free: Vec<u32>,
 }
 
 impl<K: Copy> Slab<K> {
     pub(super) fn new() -> Self {
-        Self { nodes: Vec::new(), free: Vec::new() }
+        Self { nodes: Vec::new(), uses: Vec::new(), free: Vec::new() }
     }
 
     pub(super) fn expect(&mut self, entries: usize) {
-        self.nodes.reserve_exact(entries.saturating_sub(self.free.len()));
+        let more = entries.saturating_sub(self.free.len());
+        self.nodes.reserve_exact(more);
+        self.uses.reserve_exact(more);
     }
 
     /// A slot for an unchained entry; `None` when four thousand million are taken.
     pub(super) fn insert(&mut self, key: K, bytes: u64, in_main: bool) -> Option<u32> {
-        let node = Node { key, bytes, uses: 0, in_main, older: NONE, newer: NONE };
+        let node = Node { key, bytes, in_main, older: NONE, newer: NONE };
         if let Some(index) = self.free.pop() {
             self.nodes[index as usize] = node;
+            self.set_uses(index, 0);
             return Some(index);
         }
         let index = u32::try_from(self.nodes.len()).ok().filter(|index| *index != NONE)?;
         self.nodes.push(node);
+        self.uses.push(AtomicU8::new(0));
         Some(index)
     }
 
@@ -58,6 +67,23 @@ impl<K: Copy> Slab<K> {
 
     pub(super) fn get_mut(&mut self, index: u32) -> &mut Node<K> {
         &mut self.nodes[index as usize]
+    }
+
+    pub(super) fn uses(&self, index: u32) -> u8 {
+        self.uses[index as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_uses(&mut self, index: u32, uses: u8) {
+        *self.uses[index as usize].get_mut() = uses;
+    }
+
+    /// One use more, up to `most`. Of several at once some may count as one.
+    pub(super) fn count_use(&self, index: u32, most: u8) {
+        let uses = &self.uses[index as usize];
+        let before = uses.load(Ordering::Relaxed);
+        if before < most {
+            uses.store(before + 1, Ordering::Relaxed);
+        }
     }
 }
 

@@ -101,10 +101,9 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
     }
 
     /// `key` was used.
-    pub fn on_use(&mut self, key: &K) {
+    pub fn on_use(&self, key: &K) {
         if let Some(&index) = self.places.get(key) {
-            let node = self.slab.get_mut(index);
-            node.uses = (node.uses + 1).min(USES_MAX);
+            self.slab.count_use(index, USES_MAX);
         }
     }
 
@@ -175,7 +174,7 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
             let wanted = if below_mean { USES_TO_MAIN_BELOW_MEAN } else { USES_TO_MAIN };
             if held(&node.key) {
                 self.small.rotate(&mut self.slab, index);
-            } else if node.uses >= wanted || spare(&node.key) {
+            } else if self.slab.uses(index) >= wanted || spare(&node.key) {
                 self.promote(index);
             } else {
                 self.ghost.remember(&node.key, node.bytes);
@@ -198,8 +197,8 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
             let node = *self.slab.get(index);
             if held(&node.key) {
                 self.main.rotate(&mut self.slab, index);
-            } else if node.uses > 0 {
-                self.slab.get_mut(index).uses -= 1;
+            } else if let Some(fewer) = self.slab.uses(index).checked_sub(1) {
+                self.slab.set_uses(index, fewer);
                 self.main.rotate(&mut self.slab, index);
             } else if spare(&node.key) {
                 self.main.rotate(&mut self.slab, index);
@@ -219,9 +218,8 @@ impl<K: Copy + Eq + Hash> S3Fifo<K> {
 
     fn promote(&mut self, index: u32) {
         self.small.unlink(&mut self.slab, index);
-        let node = self.slab.get_mut(index);
-        node.in_main = true;
-        node.uses = 0;
+        self.slab.get_mut(index).in_main = true;
+        self.slab.set_uses(index, 0);
         self.main.push(&mut self.slab, index);
     }
 
