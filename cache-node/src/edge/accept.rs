@@ -190,9 +190,10 @@ impl<R: ReadPath> Connection<R> {
             () = stop.cancelled() => return,
         };
         let Some(socket) = shaken else { return };
-        let mut builder = if socket.chose_http2() { &speakers.http2 } else { &speakers.either };
+        let http2 = socket.chose_http2();
+        let mut builder = if http2 { &speakers.http2 } else { &speakers.either };
         let mut next = ClientStream::new(socket, &edge.config);
-        while let Some(parked) = serve_one(&edge, next, builder, (&stop, &cut)).await {
+        while let Some(parked) = serve_one(&edge, next, (builder, http2), (&stop, &cut)).await {
             let wakes = tokio::select! {
                 wakes = parked.wakes(limit) => wakes,
                 () = stop.cancelled() => false,
@@ -206,29 +207,40 @@ impl<R: ReadPath> Connection<R> {
     }
 }
 
-/// Serves a connection until it ends, in order once it is asked to stop, or is cut, or is parked.
-async fn serve_one<R: ReadPath>(
-    edge: &Arc<Edge<R>>,
-    (stream, handle): (ClientStream, Handle),
-    builder: &auto::Builder<Streams>,
-    (stop, cut): (&CancellationToken, &CancellationToken),
-) -> Option<Parked> {
-    let ended = {
-        let (edge, handle) = (Arc::clone(edge), handle.clone());
-        let service = service_fn(move |request| request::answer(&edge, request, &handle));
-        // Not a part of the connection's own task, which has no room for it while it is parked.
-        let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        let mut served = Box::pin(served);
+/// Drives one of hyper's connections until it ends: in order once `stop` says so, at once after
+/// `cut`. Not a function: the compiler does not see that one over both kinds can move to another
+/// thread. In a box: the connection's own task has no room for it while it is parked.
+macro_rules! drive {
+    ($served:expr, $stop:expr, $cut:expr) => {{
+        let mut served = Box::pin($served);
         tokio::select! {
             ended = served.as_mut() => ended,
-            () = stop.cancelled() => {
+            () = $stop.cancelled() => {
                 served.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = served.as_mut() => ended,
-                    () = cut.cancelled() => Ok(()),
+                    () = $cut.cancelled() => Ok(()),
                 }
             }
         }
+    }};
+}
+
+/// Serves a connection until it ends, or is parked.
+async fn serve_one<R: ReadPath>(
+    edge: &Arc<Edge<R>>,
+    (stream, handle): (ClientStream, Handle),
+    (builder, http2): (&auto::Builder<Streams>, bool),
+    (stop, cut): (&CancellationToken, &CancellationToken),
+) -> Option<Parked> {
+    let (edge, asked) = (Arc::clone(edge), handle.clone());
+    let service = service_fn(move |request| request::answer(&edge, request, &asked));
+    let stream = TokioIo::new(stream);
+    // With upgrades, hyper-util would take HTTP/1 on a connection that chose HTTP/2 by ALPN.
+    let ended = if http2 {
+        drive!(builder.serve_connection(stream, service), stop, cut)
+    } else {
+        drive!(builder.serve_connection_with_upgrades(stream, service), stop, cut)
     };
     if let Err(error) = ended {
         tracing::debug!(error, "a client's connection ended early");
