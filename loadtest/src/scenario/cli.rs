@@ -203,8 +203,7 @@ pub struct LoadArgs {
     /// Longest time for one request, from sending to last byte.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout)]
     pub timeout: Duration,
-    /// Send a request again, and count that, when a connection that had served before is closed
-    /// without a byte of the reply.
+    /// Send again, and count that, what a connection used before closed on without a byte.
     #[arg(long)]
     pub resend: bool,
     /// Each request of N is the last of its connection, so that new ones are made all the time.
